@@ -1,0 +1,320 @@
+"""SGVB estimators of the lower bound, for one datapoint (section 2.3).
+
+Every estimator takes `encode` and `decode`, a key that it consumes, and *one* x; it
+returns scalars in nats. The caller batches:
+
+    batched = jax.vmap(partial(aevb.elbo, encode, decode))
+    bounds = batched(jax.random.split(key, len(xs)), xs)
+
+Noise draw l of a datapoint uses the key `fold_in(key, l)` in every estimator, so that
+estimators can be compared on common random numbers, draw for draw.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from aevb.distributions import DiagNormal, kl_divergence
+from aevb.types import Decode, Encode, Likelihood, Posterior
+
+__all__ = ["Elbo", "elbo", "elbo_generic", "iwae", "log_weight"]
+
+
+class Elbo(NamedTuple):
+    """An estimate of the lower bound of one datapoint, and its two parts.
+
+    Attributes:
+      value: `[]` the bound, in nats: reconstruction − kl. It goes up.
+      reconstruction: `[]` the estimate of E_q[log p(x|z)], in nats.
+      kl: `[]` KL(q(z|x) ‖ p(z)) in nats: exact in `elbo`, estimated in `elbo_generic`.
+    """
+
+    value: jax.Array
+    reconstruction: jax.Array
+    kl: jax.Array
+
+
+class _LogJoint(NamedTuple):
+    """The three log densities of one draw z ~ q(z|x)."""
+
+    likelihood: jax.Array
+    prior: jax.Array
+    posterior: jax.Array
+
+    @property
+    def log_weight(self) -> jax.Array:
+        return self.likelihood + self.prior - self.posterior
+
+
+def elbo(
+    encode: Encode,
+    decode: Decode,
+    key: jax.Array,
+    x: jax.Array,
+    *,
+    prior: Posterior | None = None,
+    num_samples: int = 1,
+    kl: Callable[..., jax.Array] = kl_divergence,
+) -> Elbo:
+    """The estimator with an analytic KL, L^B.
+
+    L^B(x) = −KL(q(z|x) ‖ p(z)) + (1/L) Σ_l log p(x|z_l),  z_l ~ q(z|x)
+
+    With Gaussian q and p it is eq. 10. It usually has a lower variance than
+    `elbo_generic`; where q is the exact posterior, `elbo_generic` is the constant
+    log p(x) and this one is not.
+
+    Args:
+      encode: x `[D]` -> q(z|x), with `sample(key)`.
+      decode: z `[J]` -> p(x|z), with `log_prob(x)`.
+      key: consumed.
+      x: `[D]` one datapoint.
+      prior: p(z); None is the standard normal of z's shape.
+      num_samples: L, static; 1 suffices with minibatches of about 100 (section 2.3).
+      kl: `kl(q, p) -> []` in nats; by default the closed forms of this package.
+
+    Returns:
+      `Elbo` of scalars, in nats.
+
+    Raises:
+      TypeError: `encode` or `decode` does not return a distribution, or the pair
+        (q, p) has no closed-form KL.
+      ValueError: a log density is not a scalar, or `num_samples` is not positive.
+
+    Source: eq. 7 and 10, section 2.3.
+
+    >>> encode = lambda x: DiagNormal(x[:1], jnp.zeros(1))
+    >>> decode = lambda z: DiagNormal(jnp.tile(z, 2), jnp.zeros(2))
+    >>> print(elbo(encode, decode, jax.random.key(0), jnp.zeros(2)).kl)
+    0.0
+    """
+    _check_num_samples(num_samples)
+    q = _posterior(encode, x)
+
+    def reconstruct(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        z = q.sample(key)
+        return z, _scalar(_likelihood(decode, z).log_prob(x), "decode(z).log_prob(x)")
+
+    zs, log_likelihoods = _over_samples(reconstruct, key, num_samples)
+    p = _prior(prior, jax.tree.map(lambda z: z[0], zs))
+    divergence = _scalar(kl(q, p), "kl(q, p)")
+    reconstruction = jnp.mean(log_likelihoods)
+    return Elbo(reconstruction - divergence, reconstruction, divergence)
+
+
+def elbo_generic(
+    encode: Encode,
+    decode: Decode,
+    key: jax.Array,
+    x: jax.Array,
+    *,
+    prior: Posterior | None = None,
+    num_samples: int = 1,
+    stop_score: bool = False,
+) -> Elbo:
+    """The generic estimator, L^A: needs densities only, no closed-form KL.
+
+    L^A(x) = (1/L) Σ_l log p(x, z_l) − log q(z_l|x),  z_l ~ q(z|x)
+
+    With `stop_score` the value is the same and the gradient leaves out the score term
+    ∂ log q_φ(z|x) / ∂φ at fixed z, whose expectation is zero ("sticking the landing",
+    Roeder et al., arXiv 1703.09194): the gradient with respect to φ is then zero, for
+    every draw, where q is the exact posterior.
+
+    Args:
+      encode: x `[D]` -> q(z|x), with `sample(key)` and `log_prob(z)`.
+      decode: z `[J]` -> p(x|z), with `log_prob(x)`.
+      key: consumed.
+      x: `[D]` one datapoint.
+      prior: p(z); None is the standard normal of z's shape.
+      num_samples: L, static.
+      stop_score: drop the score term from the gradient.
+
+    Returns:
+      `Elbo` of scalars, in nats; `kl` is the estimate (1/L) Σ_l log q − log p.
+
+    Raises:
+      TypeError: `encode` or `decode` does not return a distribution.
+      ValueError: a log density is not a scalar, or `num_samples` is not positive.
+
+    Source: eq. 6, section 2.3.
+
+    >>> encode = lambda x: DiagNormal(x / 2, jnp.full(1, -0.5 * jnp.log(2.0)))
+    >>> decode = lambda z: DiagNormal(z, jnp.zeros(1))  # encode is its exact posterior
+    >>> x, log_p = jnp.zeros(1), -0.5 * jnp.log(4 * jnp.pi)
+    >>> bool(jnp.allclose(elbo_generic(encode, decode, jax.random.key(0), x)[0], log_p))
+    True
+    """
+    _check_num_samples(num_samples)
+    q = _posterior(encode, x)
+    draws = _over_samples(
+        lambda key: _log_joint(q, decode, key, x, prior, stop_score), key, num_samples
+    )
+    return Elbo(
+        value=jnp.mean(draws.log_weight),
+        reconstruction=jnp.mean(draws.likelihood),
+        kl=jnp.mean(draws.posterior - draws.prior),
+    )
+
+
+def log_weight(
+    encode: Encode,
+    decode: Decode,
+    key: jax.Array,
+    x: jax.Array,
+    *,
+    prior: Posterior | None = None,
+    stop_score: bool = False,
+) -> jax.Array:
+    """The log importance weight of one draw: log w = log p(x, z) − log q(z|x).
+
+    E[w] = p(x). Every bound here is a function of such weights: their mean log is
+    `elbo_generic`, their log mean `iwae`. Where q is the exact posterior log w is
+    log p(x), whatever the draw.
+
+    Args:
+      encode: x `[D]` -> q(z|x), with `sample(key)` and `log_prob(z)`.
+      decode: z `[J]` -> p(x|z), with `log_prob(x)`.
+      key: consumed by the one draw (the other estimators pass `fold_in(key, l)`).
+      x: `[D]` one datapoint.
+      prior: p(z); None is the standard normal of z's shape.
+      stop_score: drop the score term from the gradient, as in `elbo_generic`.
+
+    Returns:
+      `[]` log w, in nats.
+
+    Raises:
+      TypeError: `encode` or `decode` does not return a distribution.
+      ValueError: a log density is not a scalar.
+
+    Source: eq. 2 and 6; Burda et al., arXiv 1509.00519, eq. 8.
+
+    >>> encode = lambda x: DiagNormal(jnp.zeros(1), jnp.zeros(1))  # the prior
+    >>> decode = lambda z: DiagNormal(jnp.zeros(2), jnp.zeros(2))  # x ignores z
+    >>> print(f"{log_weight(encode, decode, jax.random.key(0), jnp.zeros(2)):.4f}")
+    -1.8379
+    """
+    q = _posterior(encode, x)
+    return _log_joint(q, decode, key, x, prior, stop_score).log_weight
+
+
+def iwae(
+    encode: Encode,
+    decode: Decode,
+    key: jax.Array,
+    x: jax.Array,
+    *,
+    prior: Posterior | None = None,
+    num_samples: int,
+) -> jax.Array:
+    """The importance-weighted bound with K samples.
+
+    L_K(x) = log (1/K) Σ_k w_k,  w_k = p(x, z_k) / q(z_k|x),  z_k ~ q(z|x)
+
+    K = 1 is `elbo_generic`. It rises with K towards log p(x) in expectation. Its
+    gradient is Σ_k w̃_k ∂ log w_k with normalised weights w̃. For an evaluation with
+    large K use `importance_log_likelihood`: the same number in bounded memory.
+
+    Args:
+      encode: x `[D]` -> q(z|x), with `sample(key)` and `log_prob(z)`.
+      decode: z `[J]` -> p(x|z), with `log_prob(x)`.
+      key: consumed.
+      x: `[D]` one datapoint.
+      prior: p(z); None is the standard normal of z's shape.
+      num_samples: K, static.
+
+    Returns:
+      `[]` the bound, in nats.
+
+    Raises:
+      TypeError: `encode` or `decode` does not return a distribution.
+      ValueError: a log density is not a scalar, or `num_samples` is not positive.
+
+    Source: Burda, Grosse and Salakhutdinov, arXiv 1509.00519, eq. 8.
+
+    >>> encode = lambda x: DiagNormal(x / 2, jnp.full(1, -0.5 * jnp.log(2.0)))
+    >>> decode = lambda z: DiagNormal(z, jnp.zeros(1))  # encode is its exact posterior
+    >>> bound = iwae(encode, decode, jax.random.key(0), jnp.zeros(1), num_samples=7)
+    >>> print(f"{bound:.4f}")
+    -1.2655
+    """
+    _check_num_samples(num_samples)
+    q = _posterior(encode, x)
+    draws = _over_samples(
+        lambda key: _log_joint(q, decode, key, x, prior), key, num_samples
+    )
+    return jax.nn.logsumexp(draws.log_weight) - jnp.log(num_samples)
+
+
+def _log_joint(
+    q: Posterior,
+    decode: Decode,
+    key: jax.Array,
+    x: jax.Array,
+    prior: Posterior | None,
+    stop_score: bool = False,
+) -> _LogJoint:
+    z = q.sample(key)
+    scored = jax.lax.stop_gradient(q) if stop_score else q
+    likelihood = _likelihood(decode, z)
+    return _LogJoint(
+        likelihood=_scalar(likelihood.log_prob(x), "decode(z).log_prob(x)"),
+        prior=_scalar(_prior(prior, z).log_prob(z), "prior.log_prob(z)"),
+        posterior=_scalar(scored.log_prob(z), "encode(x).log_prob(z)"),
+    )
+
+
+def _over_samples(draw, key, num_samples):
+    """Runs `draw` on the keys of samples 0 .. num_samples - 1: leading axis added."""
+    indices = jnp.arange(num_samples)
+    return jax.vmap(lambda index: draw(jax.random.fold_in(key, index)))(indices)
+
+
+def _posterior(encode: Encode, x: jax.Array) -> Posterior:
+    q = encode(x)
+    if not hasattr(q, "sample"):
+        raise TypeError(_not_a_distribution(q, "encode(x)", "sample(key)"))
+    return q
+
+
+def _likelihood(decode: Decode, z: jax.Array) -> Likelihood:
+    p = decode(z)
+    if not hasattr(p, "log_prob"):
+        raise TypeError(_not_a_distribution(p, "decode(z)", "log_prob(x)"))
+    return p
+
+
+def _not_a_distribution(value: object, call: str, method: str) -> str:
+    message = (
+        f"{call} returned {type(value).__name__}, which has no {method}; expected a "
+        "distribution"
+    )
+    if isinstance(value, tuple) and call == "encode(x)":
+        return message + ": did you mean aevb.DiagNormal(*encode(x))?"
+    if call == "decode(z)":
+        return message + ": did you mean aevb.Bernoulli(decode(z))?"
+    return message + " such as aevb.DiagNormal(loc, log_scale)"
+
+
+def _prior(prior: Posterior | None, z: jax.Array) -> Posterior:
+    if prior is not None:
+        return prior
+    zeros = jax.tree.map(jnp.zeros_like, z)
+    return DiagNormal(zeros, zeros)
+
+
+def _scalar(value: jax.Array, name: str) -> jax.Array:
+    if jnp.shape(value) != ():
+        raise ValueError(
+            f"{name} has shape {jnp.shape(value)}, expected a scalar: an estimator "
+            "works on one datapoint: wrap it in jax.vmap, or sum the event axes "
+            "(numpyro: .to_event(1))"
+        )
+    return value
+
+
+def _check_num_samples(num_samples: int) -> None:
+    if num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples}, expected at least 1")
