@@ -16,9 +16,9 @@ from aevb.types import Decode, Posterior
 __all__ = [
     "LinearGaussian",
     "Quadrature",
+    "bernoulli_decoder",
     "linear_gaussian",
     "quadrature",
-    "bernoulli_decoder",
 ]
 
 
