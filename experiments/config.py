@@ -1,0 +1,297 @@
+"""The configuration of a training run: every field, its default and its check.
+
+A file in `experiments/configs/` starts from `base()` and changes fields; the command
+line changes them again (`--config.latent_dim=20`); `validate` then looks at every value
+before anything is compiled.
+"""
+
+import ast
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import optax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALIZERS",
+    "ConfigError",
+    "base",
+    "optimizer_arguments",
+    "parse_argument",
+    "validate",
+]
+
+ACTIVATIONS: dict[str, Callable] = {
+    "elu": nn.elu,
+    "gelu": nn.gelu,
+    "leaky_relu": nn.leaky_relu,
+    "relu": nn.relu,
+    "sigmoid": nn.sigmoid,
+    "silu": nn.silu,
+    "softplus": nn.softplus,
+    "tanh": nn.tanh,
+}
+
+# Each is scaled by `init_scale`: the standard deviation of "normal", a gain on the rest.
+INITIALIZERS: dict[str, Callable[[float], Callable]] = {
+    "glorot_uniform": lambda s: nn.initializers.variance_scaling(
+        s**2, "fan_avg", "uniform"
+    ),
+    "he_normal": lambda s: nn.initializers.variance_scaling(
+        2 * s**2, "fan_in", "truncated_normal"
+    ),
+    "lecun_normal": lambda s: nn.initializers.variance_scaling(
+        s**2, "fan_in", "truncated_normal"
+    ),
+    "normal": nn.initializers.normal,
+}
+
+ESTIMATORS = ("sgvb_a", "sgvb_b", "stl", "iwae")
+SCHEDULES = ("constant", "cosine", "burda")
+BINARIZATIONS = ("dynamic", "static", "grey")
+LIKELIHOODS = ("bernoulli", "gaussian")
+PRECISIONS = ("float32", "bfloat16")
+CURVES = ("valid", "test")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; its message is for the person who wrote it."""
+
+
+def base() -> ConfigDict:
+    """The fields of a run, with the defaults of `python -m experiments.mnist`."""
+    config = ConfigDict()
+    config.seed = 0
+
+    config.data = ConfigDict()
+    config.data.name = "mnist"  # any name that `python -m experiments.data` knows
+    config.data.path = ""  # a directory of IDX files, or of prepared TFDS data
+    config.data.binarization = "dynamic"  # dynamic, static (drawn once), grey
+    config.data.scale = 255  # P(x = 1), or the grey value, is byte / scale: 255 or 256
+    config.data.num_train = 0  # the first so many training images; 0: all but valid
+    config.data.num_valid = 10_000  # the last so many of the training file
+
+    config.latent_dim = 50  # N_z
+    config.hidden_dims = (500, 500)  # of the encoder; the decoder mirrors it
+    config.activation = "gelu"
+    config.init = "lecun_normal"
+    config.init_scale = 1.0  # a gain on `init`, or the standard deviation of "normal"
+    config.bias_init_scale = 0.0  # standard deviation of the biases
+    config.output_bias_from_data = True  # start from the mean image
+    config.likelihood = "bernoulli"  # or gaussian, with a sigmoid mean
+    config.precision = "float32"  # of matrix products: float32, bfloat16
+
+    config.estimator = "sgvb_b"  # sgvb_a (eq. 6), sgvb_b (eq. 7), stl, iwae
+    config.num_samples = 1  # L, or K of iwae
+    config.weight_prior = 0.0  # standard deviation of N(0, s^2) on weights; 0: none
+
+    config.epochs = 40
+    config.train_samples = 0  # instead of epochs: 10_000_000 is the paper's 1e7
+    config.batch_size = 100  # M
+    config.optimizer = "adam"  # any of optax by name
+    config.optimizer_args = ""  # its other arguments: "b1=0.9, eps=1e-4"
+    config.learning_rate = 1e-3
+    config.schedule = "constant"  # constant, cosine (to zero), burda (8 stages)
+    config.warmup = 0.0  # the share of training over which the step size rises from 0
+
+    config.eval = ConfigDict()
+    config.eval.every = 5  # epochs between evaluations; the last one always is
+    config.eval.curve = "valid"  # the split that is evaluated while training
+    config.eval.num_samples = 5000  # K of the final log p(x); 0: do not estimate it
+    config.eval.num_points = 1000  # evenly spaced test points for it; 0: all
+    config.eval.chunk_size = 100  # samples of a datapoint at a time
+    config.eval.batch_size = 50  # datapoints at a time
+    return config
+
+
+def parse_argument(argument: str, **defaults: Any) -> dict[str, Any]:
+    """Reads the `:name=value,name=value` after a config file's name.
+
+    Args:
+      argument: what followed the colon; "" gives the defaults.
+      **defaults: the names that the file knows, with values of their type.
+
+    Raises:
+      ConfigError: a name that the file does not know, or a value of another type.
+    """
+    values = dict(defaults)
+    for item in filter(None, argument.split(",")):
+        name, _, text = item.partition("=")
+        if name not in defaults:
+            raise ConfigError(
+                f"config argument {item!r} is not one of this file's: expected "
+                + ", ".join(f"{key}={value}" for key, value in defaults.items())
+            )
+        try:
+            values[name] = _number(text, type(defaults[name]))
+        except (ValueError, SyntaxError):
+            raise ConfigError(
+                f"config argument {name}={text!r} is not "
+                f"{type(defaults[name]).__name__}: write {name}={defaults[name]}"
+            ) from None
+    return values
+
+
+def _number(text: str, kind: type) -> Any:
+    if kind is str:
+        return text
+    value = kind(float(text))
+    if value != float(text):
+        raise ValueError(text)
+    return value
+
+
+def optimizer_arguments(text: str) -> dict[str, Any]:
+    """Reads `optimizer_args`, "b1=0.9, eps=1e-4", into keyword arguments.
+
+    Raises:
+      ConfigError: it is not a list of keyword arguments with literal values.
+    """
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError
+        arguments = {}
+        for keyword in call.keywords:
+            if keyword.arg is None:
+                raise ValueError
+            arguments[keyword.arg] = ast.literal_eval(keyword.value)
+    except (SyntaxError, ValueError):
+        raise ConfigError(
+            f"config.optimizer_args is {text!r}, expected keyword arguments with literal "
+            'values, such as "b1=0.9, eps=1e-4"'
+        ) from None
+    return arguments
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks every value of a configuration, before anything is compiled.
+
+    Raises:
+      ConfigError: one line that names the field, what it is and what it may be.
+    """
+    for name, value in _flatten(config):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _error(name, value, "a finite number")
+
+    _choices(config, "data.binarization", BINARIZATIONS)
+    _choices(config, "data.scale", (255, 256))
+    _choices(config, "activation", ACTIVATIONS)
+    _choices(config, "init", INITIALIZERS)
+    _choices(config, "likelihood", LIKELIHOODS)
+    _choices(config, "precision", PRECISIONS)
+    _choices(config, "estimator", ESTIMATORS)
+    _choices(config, "schedule", SCHEDULES)
+    _choices(config, "eval.curve", CURVES)
+
+    for name in ("latent_dim", "num_samples", "batch_size", "eval.every"):
+        _at_least(config, name, 1)
+    for name in ("eval.chunk_size", "eval.batch_size"):
+        _at_least(config, name, 1)
+    for name in ("seed", "epochs", "train_samples", "data.num_train", "data.num_valid"):
+        _at_least(config, name, 0)
+    for name in ("eval.num_samples", "eval.num_points", "bias_init_scale"):
+        _at_least(config, name, 0)
+    _at_least(config, "weight_prior", 0)
+    for name in ("learning_rate", "init_scale"):
+        if not _get(config, name) > 0:
+            raise _error(name, _get(config, name), "greater than 0")
+    if not 0 <= config.warmup < 1:
+        raise _error("warmup", config.warmup, "a share of training, 0 <= warmup < 1")
+    if config.seed >= 2**32:
+        raise _error("seed", config.seed, "below 2**32")
+    if not config.data.name:
+        raise _error("data.name", config.data.name, "a data set's name, such as mnist")
+    widths = config.hidden_dims
+    if not all(type(width) is int and width >= 1 for width in widths):
+        raise _error("hidden_dims", widths, "widths of at least 1, such as (500, 500)")
+
+    if bool(config.epochs) == bool(config.train_samples):
+        raise ConfigError(
+            f"config.epochs is {config.epochs} and config.train_samples is "
+            f"{config.train_samples}: expected exactly one of them to be positive; set "
+            "the other to 0"
+        )
+    if config.likelihood == "gaussian" and config.data.binarization != "grey":
+        raise ConfigError(
+            f"config.likelihood is gaussian and config.data.binarization is "
+            f"{config.data.binarization}: a Gaussian likelihood is for real values; set "
+            "config.data.binarization=grey"
+        )
+    if config.likelihood == "gaussian" and config.output_bias_from_data:
+        raise ConfigError(
+            "config.output_bias_from_data is for likelihood=bernoulli: set it to False"
+        )
+    if config.schedule == "burda" and config.warmup:
+        raise _error("warmup", config.warmup, "0 with schedule=burda")
+    if config.eval.curve == "valid" and not config.data.num_valid:
+        raise ConfigError(
+            "config.eval.curve is valid and config.data.num_valid is 0: set "
+            "config.eval.curve=test or keep validation points"
+        )
+    _check_optimizer(config)
+
+
+def _check_optimizer(config: ConfigDict) -> None:
+    arguments = optimizer_arguments(config.optimizer_args)
+    build = getattr(optax, config.optimizer, None)
+    parameters = inspect.signature(build).parameters if callable(build) else {}
+    if "learning_rate" not in parameters:
+        known = ", ".join(
+            name
+            for name in sorted(dir(optax))
+            if name.islower()
+            and callable(getattr(optax, name))
+            and "learning_rate" in _parameters(getattr(optax, name))
+        )
+        raise _error("optimizer", config.optimizer, f"an optax optimizer: {known}")
+    for name, value in arguments.items():
+        if name not in parameters or name == "learning_rate":
+            raise ConfigError(
+                f"config.optimizer_args has {name}={value!r}, which optax."
+                f"{config.optimizer} does not take: expected among "
+                + ", ".join(key for key in parameters if key != "learning_rate")
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _error("optimizer_args", config.optimizer_args, "finite numbers")
+
+
+def _parameters(function: Any) -> Any:
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
+
+
+def _flatten(config: ConfigDict, prefix: str = "") -> list[tuple[str, Any]]:
+    fields: list[tuple[str, Any]] = []
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            fields += _flatten(value, f"{prefix}{name}.")
+        else:
+            fields.append((prefix + name, value))
+    return fields
+
+
+def _get(config: ConfigDict, name: str) -> Any:
+    for part in name.split("."):
+        config = config[part]
+    return config
+
+
+def _choices(config: ConfigDict, name: str, choices: Any) -> None:
+    if _get(config, name) not in choices:
+        raise _error(name, _get(config, name), "one of " + ", ".join(map(str, choices)))
+
+
+def _at_least(config: ConfigDict, name: str, least: int) -> None:
+    if not _get(config, name) >= least:
+        raise _error(name, _get(config, name), f"at least {least}")
+
+
+def _error(name: str, value: Any, expected: str) -> ConfigError:
+    return ConfigError(f"config.{name} is {value!r}, expected {expected}")

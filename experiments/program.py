@@ -1,0 +1,260 @@
+"""From a configuration to the pure functions of a run.
+
+Nothing here touches a file or the clock: `build` returns what `experiments.runner`
+jits, and what a sweep puts under `jax.vmap`.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+import aevb
+from aevb import nets
+from experiments.config import (
+    ACTIVATIONS,
+    INITIALIZERS,
+    ConfigError,
+    optimizer_arguments,
+)
+from experiments.data import Dataset
+
+__all__ = ["Hyperparameters", "Program", "binarize", "build"]
+
+# What is random but must be the same for every seed: the once-drawn binarisation of
+# the evaluation splits (and of static training images), the noise of evaluations.
+FIXED_SEED = 1312_6114
+
+# Burda et al.: 3^i passes at 1e-3 * 10^(-i/7), i = 0 .. 7; 3280 passes in all.
+_BURDA_PASSES = [3**i for i in range(8)]
+
+
+class Hyperparameters(NamedTuple):
+    """What may differ between lanes of one compiled program; all may be traced.
+
+    Attributes:
+      learning_rate: `[]` the (peak) step size.
+      weight_prior: `[]` the standard deviation of N(0, s² I) on the weights; ignored
+        by a program that was built without a weight prior.
+    """
+
+    learning_rate: jax.Array | float
+    weight_prior: jax.Array | float
+
+
+class Program(NamedTuple):
+    """The pure functions of a run.
+
+    Attributes:
+      model: encoder, decoder and prior.
+      init: `init(key) -> params`.
+      algorithm: `algorithm(hyperparameters) -> aevb.Algorithm`.
+      transform: `transform(key, x) -> x`: bytes `[D]` to a training input in [0, 1].
+      to_input: `to_input(x) -> x`: bytes `[D]` of a *prepared* evaluation split to an
+        input.
+      train: `[N, D]` uint8, what `transform` is applied to.
+      valid: `[N, D]` uint8, prepared: binarised once, unless grey.
+      test: `[N, D]` uint8, prepared.
+      num_epochs: epochs of the run.
+      steps_per_epoch: updates of an epoch.
+      is_likelihood: whether log p(x|z) is one: not for grey pixels under a Bernoulli.
+    """
+
+    model: aevb.Model
+    init: Callable[[jax.Array], Any]
+    algorithm: Callable[[Hyperparameters], aevb.Algorithm]
+    transform: Callable[[jax.Array, jax.Array], jax.Array]
+    to_input: Callable[[jax.Array], jax.Array]
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+    num_epochs: int
+    steps_per_epoch: int
+    is_likelihood: bool
+
+
+def build(config: ConfigDict, dataset: Dataset) -> Program:
+    """Builds a run's functions from a validated configuration and its data.
+
+    Raises:
+      ConfigError: the configuration does not fit the data.
+    """
+    num_train = len(dataset.train.images)
+    if config.batch_size > num_train:
+        raise ConfigError(
+            f"config.batch_size is {config.batch_size}, expected at most the "
+            f"{num_train} training images of {dataset.name}"
+        )
+    steps_per_epoch = num_train // config.batch_size
+    samples_per_epoch = steps_per_epoch * config.batch_size
+    num_epochs = config.epochs or math.ceil(config.train_samples / samples_per_epoch)
+
+    model = _model(config, dataset)
+    binarization, scale = config.data.binarization, config.data.scale
+    draw = jax.jit(jax.vmap(partial(binarize, scale=scale)))
+
+    def prepare(images: np.ndarray, stream: int) -> np.ndarray:
+        if binarization == "grey" or not len(images):
+            return images
+        key = jax.random.fold_in(jax.random.key(FIXED_SEED), stream)
+        return np.asarray(draw(jax.random.split(key, len(images)), images))
+
+    def to_input(x: jax.Array) -> jax.Array:
+        x = x.astype(jnp.float32)
+        return x / scale if binarization == "grey" else x
+
+    def transform(key: jax.Array, x: jax.Array) -> jax.Array:
+        return to_input(binarize(key, x, scale) if binarization == "dynamic" else x)
+
+    train = dataset.train.images
+    example = jnp.zeros(train.shape[1])
+    return Program(
+        model=model,
+        init=lambda key: model.init(key, example),
+        algorithm=partial(
+            _algorithm, config, model, num_train, num_epochs * steps_per_epoch
+        ),
+        transform=transform,
+        to_input=to_input,
+        train=prepare(train, 0) if binarization == "static" else train,
+        valid=prepare(dataset.valid.images, 1),
+        test=prepare(dataset.test.images, 2),
+        num_epochs=num_epochs,
+        steps_per_epoch=steps_per_epoch,
+        is_likelihood=config.likelihood == "gaussian" or binarization != "grey",
+    )
+
+
+def binarize(key: jax.Array, x: jax.Array, scale: int = 255) -> jax.Array:
+    """Draws binary pixels with P(1) = x / scale, by comparing integers.
+
+    Args:
+      key: consumed.
+      x: `[D]` uint8 pixels.
+      scale: 255, or 256 as in the author's code. Sixteen random bits a pixel keep the
+        probability within 2**-16; eight could not make P = 1 for a byte of 255, which
+        costs about half a nat an image.
+
+    Returns:
+      `[D]` uint8, 0 or 1.
+    """
+    bits = jax.random.bits(key, x.shape, jnp.uint16)
+    return (bits < x.astype(jnp.uint16) * (65536 // scale)).astype(jnp.uint8)
+
+
+def _model(config: ConfigDict, dataset: Dataset) -> aevb.Model:
+    data_dim = dataset.train.images.shape[1]
+    shared = {
+        "activation": ACTIVATIONS[config.activation],
+        "kernel_init": INITIALIZERS[config.init](config.init_scale),
+        "bias_init": nn.initializers.normal(config.bias_init_scale),
+    }
+    if config.precision == "bfloat16":
+        shared["dot_general"] = nets.bfloat16_dot_general
+    widths = tuple(config.hidden_dims)
+    encoder = nets.GaussianMLP(config.latent_dim, widths, **shared)
+    if config.likelihood == "gaussian":
+        decoder: nn.Module = nets.GaussianMLP(
+            data_dim, widths[::-1], mean_activation=nn.sigmoid, **shared
+        )
+        return nets.linen_model(encoder, decoder)
+
+    output_bias_init = None
+    if config.output_bias_from_data:
+        # Clipped as in Burda et al.'s code: some pixels are 0 in every image.
+        mean = dataset.train.images.mean(axis=0) / config.data.scale
+        mean = np.clip(mean, 1e-3, 1 - 1e-3)
+        logit = jnp.asarray(np.log(mean) - np.log1p(-mean), jnp.float32)
+        output_bias_init = nn.initializers.constant(logit)
+    decoder = nets.BernoulliMLP(
+        data_dim, widths[::-1], output_bias_init=output_bias_init, **shared
+    )
+    return nets.linen_model(encoder, decoder)
+
+
+def _bound(config: ConfigDict, model: aevb.Model) -> Callable:
+    """`bound(params, key, x) -> (value, metrics)` of the configured estimator."""
+    estimators = {
+        "sgvb_a": aevb.elbo_generic,
+        "sgvb_b": aevb.elbo,
+        "stl": partial(aevb.elbo_generic, stop_score=True),
+        "iwae": aevb.iwae,
+    }
+    estimator = estimators[config.estimator]
+
+    def bound(params: Any, key: jax.Array, x: jax.Array) -> tuple[jax.Array, dict]:
+        value = estimator(
+            partial(model.encode, params),
+            partial(model.decode, params),
+            key,
+            x,
+            prior=model.prior,
+            num_samples=config.num_samples,
+        )
+        if isinstance(value, aevb.Elbo):
+            return value.value, {
+                "bound": value.value,
+                "reconstruction": value.reconstruction,
+                "kl": value.kl,
+            }
+        return value, {"bound": value}
+
+    return bound
+
+
+def _algorithm(
+    config: ConfigDict,
+    model: aevb.Model,
+    num_train: int,
+    num_steps: int,
+    hyperparameters: Hyperparameters,
+) -> aevb.Algorithm:
+    log_prior = None
+    if config.weight_prior:
+        log_prior = partial(aevb.log_weight_prior, scale=hyperparameters.weight_prior)
+    objective = aevb.map_objective(
+        _bound(config, model), num_datapoints=num_train, log_prior=log_prior
+    )
+    # The paper's Adagrad starts its sum of squares at 0 (optax: 0.1).
+    defaults = (
+        {"initial_accumulator_value": 0.0} if config.optimizer == "adagrad" else {}
+    )
+    optimizer = getattr(optax, config.optimizer)(
+        _schedule(config, hyperparameters.learning_rate, num_steps),
+        **(defaults | optimizer_arguments(config.optimizer_args)),
+    )
+    return aevb.gradient_algorithm(objective, optimizer)
+
+
+def _schedule(
+    config: ConfigDict, learning_rate: jax.Array | float, num_steps: int
+) -> optax.ScalarOrSchedule:
+    """The step size as a function of the step; `learning_rate` may be traced."""
+    warmup_steps = round(config.warmup * num_steps)
+
+    def cosine(step: jax.Array) -> jax.Array:
+        share = (step - warmup_steps) / max(num_steps - warmup_steps, 1)
+        return 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(share, 0, 1)))
+
+    def burda(step: jax.Array) -> jax.Array:
+        ends = np.cumsum(_BURDA_PASSES) / sum(_BURDA_PASSES) * num_steps
+        stage = jnp.searchsorted(jnp.asarray(ends[:-1]), step, side="right")
+        return 10.0 ** (-stage / 7)
+
+    decay = {"constant": lambda step: 1.0, "cosine": cosine, "burda": burda}
+    shape = decay[config.schedule]
+
+    def schedule(step: jax.Array) -> jax.Array:
+        rise = jnp.minimum((step + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
+        return learning_rate * rise * shape(step)
+
+    if config.schedule == "constant" and not warmup_steps:
+        return learning_rate
+    return schedule

@@ -1,0 +1,246 @@
+"""The end of a run for a person: figures, the table in the terminal, `report.html`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import figures, records
+from experiments.evaluation import ACTIVE_THRESHOLD
+from experiments.report import Picture, Table, format_table, write_report
+
+if TYPE_CHECKING:
+    from experiments.runner import Result
+
+__all__ = ["write_summary"]
+
+# Fig. 2's panels.
+_PAPER_LATENT_DIMS = (3, 5, 10, 20, 200)
+_MANIFOLD_SIDE = 20
+
+
+def write_summary(result: "Result", workdir: Path) -> Path:
+    """Draws the figures, writes `results.json` and `report.html`, prints the table.
+
+    Returns:
+      The path of the report.
+    """
+    numbers = _numbers(result)
+    records.write_json(workdir / "results.json", numbers)
+    pictures = _figures(result, workdir / "figures")
+    rows = _rows(numbers)
+    print()
+    print(format_table(("test set", "value", ""), rows))
+    report = write_report(
+        workdir / "report.html",
+        title=f"AEVB on {result.dataset.name}, {result.config.latent_dim} latent dims",
+        summary=rows[:4],
+        tables=[Table("Results", ("quantity", "value", "remark"), rows)],
+        figures=pictures,
+        config=result.config.to_dict(),
+        notes=_notes(result),
+    )
+    print(f"report {report}")
+    return report
+
+
+def _numbers(result: "Result") -> dict[str, Any]:
+    test = result.test
+    numbers: dict[str, Any] = {
+        "test_bound": float(test.bound),
+        "test_bound_std_error": float(test.std_error),
+        "test_reconstruction": float(test.reconstruction),
+        "test_kl": float(test.kl),
+        "active_units": int(test.active_units),
+        "latent_dim": len(test.kl_per_dim),
+        "num_test": len(result.program.test),
+        "timings": result.timings,
+    }
+    if result.likelihood is not None:
+        numbers["importance_sampling"] = {
+            **result.likelihood.summary(),
+            "num_samples": result.config.eval.num_samples,
+            "num_points": len(result.likelihood.indices),
+        }
+    return numbers
+
+
+def _rows(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
+    rows = []
+    if "importance_sampling" in numbers:
+        found = numbers["importance_sampling"]
+        k, points = found["num_samples"], found["num_points"]
+        rows += [
+            (
+                "log p(x), nats",
+                f"{found['log_likelihood']:.2f} ± {found['std_error']:.2f}",
+                f"lower bound by importance sampling, K = {k:,}, {points:,} test "
+                "images; ± is the standard error over images",
+            ),
+            (
+                "effective sample size",
+                f"{found['ess_mean']:.0f}",
+                f"of {k:,}, mean; 5th percentile {found['ess_5th_percentile']:.1f}",
+            ),
+        ]
+    rows += [
+        (
+            "bound, nats",
+            f"{numbers['test_bound']:.2f} ± {numbers['test_bound_std_error']:.2f}",
+            f"eq. 7 on all {numbers['num_test']:,} test images",
+        ),
+        (
+            "reconstruction, nats",
+            f"{numbers['test_reconstruction']:.2f}",
+            "E log p(x|z)",
+        ),
+        ("KL, nats", f"{numbers['test_kl']:.2f}", "KL(q(z|x) ‖ p(z))"),
+        (
+            "active units",
+            f"{numbers['active_units']}",
+            f"of {numbers['latent_dim']}, Var E[z|x] > {ACTIVE_THRESHOLD}",
+        ),
+    ]
+    timings = numbers["timings"]
+    names = {
+        "training_images_per_second": ("training, images/s", ""),
+        "evaluation_images_per_second": ("log p(x), images/s", "all samples of each"),
+        "training_seconds": ("training, s", "this process's epochs"),
+        "total_seconds": ("in all, s", "data, compilation and evaluation included"),
+    }
+    for name, (label, remark) in names.items():
+        if name in timings:
+            digits = 0 if timings[name] >= 100 else 1
+            rows.append((label, f"{timings[name]:,.{digits}f}", remark))
+    return rows
+
+
+def _notes(result: "Result") -> list[str]:
+    config = result.config
+    notes = []
+    if config.data.binarization == "grey" and config.likelihood == "bernoulli":
+        notes.append(
+            "The training targets are grey pixels under a Bernoulli, as in the paper's "
+            "Fig. 2 (very probably). The bound is then not a bound on a likelihood of "
+            "anything, cannot be compared with results on binary MNIST, and has no "
+            "log p(x) to estimate."
+        )
+    elif config.likelihood == "gaussian":
+        notes.append(
+            "A density over pixels scaled to bytes / "
+            f"{config.data.scale}: nats change with that scaling."
+        )
+    else:
+        how = "drawn anew at each presentation in training, once for evaluation"
+        if config.data.binarization == "static":
+            how = "drawn once"
+        notes.append(
+            f"Pixels are binary, P(1) = byte / {config.data.scale}, {how} with a fixed "
+            "key."
+        )
+    return notes
+
+
+def _figures(result: "Result", folder: Path) -> list[Picture]:
+    folder.mkdir(exist_ok=True)
+    config, program, test = result.config, result.program, result.test
+    shape = result.dataset.image_shape
+
+    def means(zs: jax.Array) -> np.ndarray:
+        decode = jax.vmap(lambda z: program.model.decode(result.params, z).mean)
+        images = np.asarray(jax.jit(decode)(zs))
+        return np.clip(images, 0, 1).reshape(-1, *shape)
+
+    pictures = [_learning_curve(result, folder / "learning_curve.png")]
+
+    chosen = np.arange(10) * len(program.test) // 10
+    originals = jax.vmap(program.to_input)(program.test[chosen])
+    pictures.append(
+        Picture(
+            figures.reconstructions(
+                folder / "reconstructions.png",
+                np.asarray(originals).reshape(-1, *shape),
+                means(test.means[chosen]),
+            ),
+            "Test images, and the decoder's mean at the posterior's mean.",
+        )
+    )
+    zs = jax.random.normal(jax.random.key(config.seed), (100, config.latent_dim))
+    pictures.append(
+        Picture(
+            figures.image_grid(
+                folder / "samples.png", means(zs), columns=10, title="Prior samples"
+            ),
+            "The decoder's mean at 100 draws from the prior.",
+        )
+    )
+    pictures.append(
+        Picture(
+            figures.kl_per_dimension(
+                folder / "kl_per_dimension.png",
+                test.kl_per_dim,
+                threshold=ACTIVE_THRESHOLD,
+            ),
+            "Mean KL(q(z|x) ‖ p(z)) of each latent dimension over the test set, sorted.",
+        )
+    )
+    pictures.append(
+        Picture(
+            figures.latent_space(
+                folder / "latent_space.png", test.means, result.dataset.test.labels
+            ),
+            "Posterior means of the test set, coloured by digit.",
+        )
+    )
+    if config.latent_dim == 2:
+        grid = jnp.asarray(figures.manifold_points(_MANIFOLD_SIDE))
+        pictures.append(
+            Picture(
+                figures.image_grid(
+                    folder / "manifold.png",
+                    means(grid),
+                    columns=_MANIFOLD_SIDE,
+                    title="Learned manifold",
+                    gap=0,
+                ),
+                "The decoder's mean on a grid through the prior's inverse CDF (Fig. 4).",
+            )
+        )
+    return pictures
+
+
+def _learning_curve(result: "Result", path: Path) -> Picture:
+    config, curve = result.config, result.config.eval.curve
+
+    def series(name: str, label: str, dashed: bool) -> figures.Curve:
+        lines = [line for line in result.metrics if name in line]
+        return figures.Curve(
+            label,
+            np.array([line["samples"] for line in lines]),
+            np.array([line[name] for line in lines]),
+            dashed,
+        )
+
+    reference: Sequence[figures.Curve] = ()
+    caption = "The bound in training (mean over each epoch) and on held-out images."
+    if (
+        result.dataset.name == "mnist"
+        and config.data.binarization == "grey"
+        and config.latent_dim in _PAPER_LATENT_DIMS
+    ):
+        reference = figures.paper_figure2(config.latent_dim)
+        caption += " Grey: the paper's Fig. 2, digitised."
+    figures.learning_curve(
+        path,
+        [
+            series("train/bound", "train", False),
+            series(f"{curve}/bound", curve, True),
+        ],
+        reference=reference,
+        xlabel="training samples evaluated",
+        ylabel="bound, nats per image",
+    )
+    return Picture(path, caption)
