@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from experiments.config import ConfigError, validate
@@ -48,6 +48,8 @@ def main(
     )
 
     def start(_: Sequence[str]) -> None:
+        # Orbax and JAX narrate every step at INFO.
+        logging.set_verbosity(logging.WARNING)
         config = config_flag.value
         validate(config)
         run(config, workdir_flag.value)
@@ -83,9 +85,7 @@ def _parser(usage: str) -> Callable[[Sequence[str]], list[str]]:
         except OSError as error:
             _stop(f"cannot read the config file: {error}")
         if len(rest) > 1:
-            _stop(
-                f"unexpected argument {rest[1]!r}: fields are set --config.name=value"
-            )
+            _stop(f"unexpected argument {rest[1]!r}: set fields as --config.name=value")
         return rest
 
     return parse

@@ -36,7 +36,7 @@ ACTIVATIONS: dict[str, Callable] = {
     "tanh": nn.tanh,
 }
 
-# Each is scaled by `init_scale`: the standard deviation of "normal", a gain on the rest.
+# Scaled by `init_scale`: the standard deviation of "normal", a gain on the others.
 INITIALIZERS: dict[str, Callable[[float], Callable]] = {
     "glorot_uniform": lambda s: nn.initializers.variance_scaling(
         s**2, "fan_avg", "uniform"
@@ -59,7 +59,7 @@ CURVES = ("valid", "test")
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be run; its message is for the person who wrote it."""
+    """A configuration that cannot be run; the message is for who wrote it."""
 
 
 def base() -> ConfigDict:
@@ -162,8 +162,8 @@ def optimizer_arguments(text: str) -> dict[str, Any]:
             arguments[keyword.arg] = ast.literal_eval(keyword.value)
     except (SyntaxError, ValueError):
         raise ConfigError(
-            f"config.optimizer_args is {text!r}, expected keyword arguments with literal "
-            'values, such as "b1=0.9, eps=1e-4"'
+            f"config.optimizer_args is {text!r}, expected keyword arguments with "
+            'literal values, such as "b1=0.9, eps=1e-4"'
         ) from None
     return arguments
 
@@ -219,8 +219,8 @@ def validate(config: ConfigDict) -> None:
     if config.likelihood == "gaussian" and config.data.binarization != "grey":
         raise ConfigError(
             f"config.likelihood is gaussian and config.data.binarization is "
-            f"{config.data.binarization}: a Gaussian likelihood is for real values; set "
-            "config.data.binarization=grey"
+            f"{config.data.binarization}: a Gaussian likelihood is for real values; "
+            "set config.data.binarization=grey"
         )
     if config.likelihood == "gaussian" and config.output_bias_from_data:
         raise ConfigError(

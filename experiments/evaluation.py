@@ -68,7 +68,7 @@ def bound_evaluator(
             index, image = point
             x = program.to_input(image)
             noise = jax.random.fold_in(key, index)
-            q = encode(x)
+            q: Any = encode(x)
             prior = aevb.DiagNormal(jnp.zeros_like(q.mean), jnp.zeros_like(q.mean))
             kl_per_dim = jax.vmap(aevb.kl_divergence)(q, prior)
             return aevb.elbo(encode, decode, noise, x), kl_per_dim, q.mean

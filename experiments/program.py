@@ -151,7 +151,7 @@ def binarize(key: jax.Array, x: jax.Array, scale: int = 255) -> jax.Array:
 
 def _model(config: ConfigDict, dataset: Dataset) -> aevb.Model:
     data_dim = dataset.train.images.shape[1]
-    shared = {
+    shared: dict[str, Any] = {
         "activation": ACTIVATIONS[config.activation],
         "kernel_init": INITIALIZERS[config.init](config.init_scale),
         "bias_init": nn.initializers.normal(config.bias_init_scale),
@@ -181,7 +181,7 @@ def _model(config: ConfigDict, dataset: Dataset) -> aevb.Model:
 
 def _bound(config: ConfigDict, model: aevb.Model) -> Callable:
     """`bound(params, key, x) -> (value, metrics)` of the configured estimator."""
-    estimators = {
+    estimators: dict[str, Callable[..., Any]] = {
         "sgvb_a": aevb.elbo_generic,
         "sgvb_b": aevb.elbo,
         "stl": partial(aevb.elbo_generic, stop_score=True),
@@ -248,13 +248,13 @@ def _schedule(
         stage = jnp.searchsorted(jnp.asarray(ends[:-1]), step, side="right")
         return 10.0 ** (-stage / 7)
 
-    decay = {"constant": lambda step: 1.0, "cosine": cosine, "burda": burda}
-    shape = decay[config.schedule]
+    def constant(step: jax.Array) -> jax.Array:
+        return jnp.ones(())
+
+    decay = {"constant": constant, "cosine": cosine, "burda": burda}[config.schedule]
 
     def schedule(step: jax.Array) -> jax.Array:
-        rise = jnp.minimum((step + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
-        return learning_rate * rise * shape(step)
+        rise = jnp.minimum((step + 1) / max(warmup_steps, 1), 1.0)
+        return learning_rate * rise * decay(step)
 
-    if config.schedule == "constant" and not warmup_steps:
-        return learning_rate
     return schedule

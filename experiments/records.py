@@ -49,7 +49,7 @@ def read_json(path: Path) -> Any:
 
 
 def manifest(data_sha256: str) -> dict[str, Any]:
-    """What a run's numbers depend on beside its configuration, and how it was called."""
+    """What a run's numbers depend on beside its configuration, and its command."""
     device = jax.devices()[0]
     return {
         "argv": sys.argv,
@@ -84,7 +84,7 @@ class Metrics:
         temporary = self._path.with_name("metrics.jsonl.tmp")
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
         os.replace(temporary, self._path)
-        self._file = open(self._path, "a", buffering=1)
+        self._file = self._path.open("a", buffering=1)
         self._events = SummaryWriter(str(workdir / "events"), purge_step=last_step + 1)
 
     @staticmethod

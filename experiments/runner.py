@@ -215,10 +215,8 @@ def _log_likelihood(
 def _announce(
     config: ConfigDict, dataset: data.Dataset, program: Program, workdir: Path
 ) -> None:
-    sizes = " / ".join(
-        f"{len(split.images):,}"
-        for split in (dataset.train, dataset.valid, dataset.test)
-    )
+    splits = (dataset.train, dataset.valid, dataset.test)
+    sizes = " / ".join(f"{len(split.images):,}" for split in splits)
     widths = "-".join(map(str, (dataset.train.images.shape[1], *config.hidden_dims)))
     print(f"{dataset.name} ({config.data.binarization}), {sizes} train / valid / test")
     print(

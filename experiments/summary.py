@@ -93,11 +93,11 @@ def _rows(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
             f"eq. 7 on all {numbers['num_test']:,} test images",
         ),
         (
-            "reconstruction, nats",
+            "reconstruction",
             f"{numbers['test_reconstruction']:.2f}",
-            "E log p(x|z)",
+            "E log p(x|z), nats",
         ),
-        ("KL, nats", f"{numbers['test_kl']:.2f}", "KL(q(z|x) ‖ p(z))"),
+        ("KL", f"{numbers['test_kl']:.2f}", "KL(q(z|x) ‖ p(z)), nats"),
         (
             "active units",
             f"{numbers['active_units']}",
@@ -150,14 +150,17 @@ def _figures(result: "Result", folder: Path) -> list[Picture]:
     shape = result.dataset.image_shape
 
     def means(zs: jax.Array) -> np.ndarray:
-        decode = jax.vmap(lambda z: program.model.decode(result.params, z).mean)
-        images = np.asarray(jax.jit(decode)(zs))
+        def mean(z: jax.Array) -> jax.Array:
+            p: Any = program.model.decode(result.params, z)
+            return p.mean
+
+        images = np.asarray(jax.jit(jax.vmap(mean))(zs))
         return np.clip(images, 0, 1).reshape(-1, *shape)
 
     pictures = [_learning_curve(result, folder / "learning_curve.png")]
 
     chosen = np.arange(10) * len(program.test) // 10
-    originals = jax.vmap(program.to_input)(program.test[chosen])
+    originals = program.to_input(jnp.asarray(program.test[chosen]))
     pictures.append(
         Picture(
             figures.reconstructions(
@@ -184,7 +187,7 @@ def _figures(result: "Result", folder: Path) -> list[Picture]:
                 test.kl_per_dim,
                 threshold=ACTIVE_THRESHOLD,
             ),
-            "Mean KL(q(z|x) ‖ p(z)) of each latent dimension over the test set, sorted.",
+            "Mean KL(q(z|x) ‖ p(z)) of each latent dimension, test set, sorted.",
         )
     )
     pictures.append(
@@ -206,7 +209,7 @@ def _figures(result: "Result", folder: Path) -> list[Picture]:
                     title="Learned manifold",
                     gap=0,
                 ),
-                "The decoder's mean on a grid through the prior's inverse CDF (Fig. 4).",
+                "The decoder's mean on a grid through the inverse Gaussian CDF (Fig. 4).",
             )
         )
     return pictures

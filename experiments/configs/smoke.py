@@ -1,4 +1,4 @@
-"""Everything once, in seconds: a small network on 2 000 images, for a look and for tests.
+"""Everything once, in seconds: a small network on 2 000 images.
 
 python -m experiments.mnist --config=experiments/configs/smoke.py
 """
