@@ -4,7 +4,9 @@ A distribution can be returned through `jax.vmap`, passed through `jax.jit`, and
 `jax.lax.stop_gradient` works on it as a whole. Any object with `sample(key)` and
 `log_prob(z)` can stand in for one (a numpyro distribution does, as it is).
 
-All log densities are in nats, summed over every dimension of one datapoint.
+All log densities are in nats, summed over every dimension of one datapoint. A value
+has the distribution's own shape: broadcasting `[D, 1]` against `[D]` would sum D² terms
+without a word, so it is an error.
 """
 
 import math
@@ -32,8 +34,9 @@ class DiagNormal:
     posterior over weights of Appendix F.
 
     Attributes:
-      loc: `[J]` the mean μ.
-      log_scale: `[J]` the log standard deviation log σ (half the log variance).
+      loc: `[J]` the mean μ; its shape is that of z.
+      log_scale: `[J]` the log standard deviation log σ (half the log variance), or
+        what broadcasts to it, such as one scalar.
 
     >>> q = DiagNormal(jnp.zeros(2), jnp.zeros(2))
     >>> print(f"{q.log_prob(jnp.zeros(2)):.4f}")
@@ -54,7 +57,8 @@ class DiagNormal:
         keys = [key] if len(leaves) == 1 else list(jax.random.split(key, len(leaves)))
 
         def draw(key: jax.Array, loc: jax.Array, log_scale: jax.Array) -> jax.Array:
-            eps = jax.random.normal(key, jnp.shape(loc), jnp.result_type(loc))
+            shape = _normal_shape(loc, log_scale)
+            eps = jax.random.normal(key, shape, jnp.result_type(loc))
             return loc + jnp.exp(log_scale) * eps
 
         return jax.tree.map(
@@ -65,6 +69,7 @@ class DiagNormal:
         """log N(z; μ, diag σ²) in nats. `[]`"""
 
         def leaf(z: jax.Array, loc: jax.Array, log_scale: jax.Array) -> jax.Array:
+            _check_shape("z", jnp.shape(z), _normal_shape(loc, log_scale))
             # Scaled before it is squared: finite for log variances to +-80.
             eps = (z - loc) * jnp.exp(-log_scale)
             return -0.5 * jnp.sum(eps**2 + 2 * log_scale + _LOG_2PI)
@@ -106,6 +111,7 @@ class Bernoulli:
 
     def log_prob(self, x: jax.Array) -> jax.Array:
         """log p(x) in nats. `[]`"""
+        _check_shape("x", jnp.shape(x), jnp.shape(self.logits))
         return jnp.sum(x * self.logits - jax.nn.softplus(self.logits))
 
 
@@ -138,6 +144,7 @@ class MultivariateNormal:
 
     def log_prob(self, z: jax.Array) -> jax.Array:
         """log N(z; μ, L Lᵀ) in nats. `[]`"""
+        _check_shape("z", jnp.shape(z), jnp.shape(self.loc))
         eps = jax.scipy.linalg.solve_triangular(
             self.scale_tril, z - self.loc, lower=True
         )
@@ -151,7 +158,8 @@ def kl_divergence(q: object, p: object) -> jax.Array:
     Two `DiagNormal`s (Appendix B, for any p):
     Σⱼ log(σ_p/σ_q) + (σ_q² + (μ_q − μ_p)²) / (2σ_p²) − ½.
     Two `Bernoulli`s: Σ_d y_q (l_q − l_p) + softplus(l_p) − softplus(l_q).
-    A `MultivariateNormal` from a `DiagNormal` too.
+    A `MultivariateNormal` q, with covariance Σ, and a `DiagNormal` p:
+    ½ Σⱼ [log σ_p² + (Σⱼⱼ + (μ_q − μ_p)²) / σ_p² − 1] − ½ log det Σ.
 
     Args:
       q: the distribution that the expectation is under.
@@ -161,6 +169,7 @@ def kl_divergence(q: object, p: object) -> jax.Array:
       `[]` the divergence.
 
     Raises:
+      ValueError: q and p are over values of different shapes.
       TypeError: there is no closed form here for this pair of types. Pass one as
         `kl=` (numpyro's `kl_divergence`, say), or use `elbo_generic`, which needs none.
 
@@ -178,6 +187,7 @@ def kl_divergence(q: object, p: object) -> jax.Array:
         log_det = jnp.sum(jnp.log(jnp.diagonal(q.scale_tril)))
         return marginals + jnp.sum(row_scale) - log_det
     if isinstance(q, Bernoulli) and isinstance(p, Bernoulli):
+        _check_shape("p", jnp.shape(p.logits), jnp.shape(q.logits))
         return jnp.sum(
             q.mean * (q.logits - p.logits)
             + jax.nn.softplus(p.logits)
@@ -192,10 +202,28 @@ def kl_divergence(q: object, p: object) -> jax.Array:
 def _kl_normal(
     loc_q: jax.Array, log_scale_q: jax.Array, loc_p: jax.Array, log_scale_p: jax.Array
 ) -> jax.Array:
-    log_ratio = log_scale_q - log_scale_p
+    shape_q = _normal_shape(loc_q, log_scale_q)
+    _check_shape("p", _normal_shape(loc_p, log_scale_p), shape_q)
+    log_ratio = jnp.broadcast_to(log_scale_q - log_scale_p, shape_q)
     distance = (loc_q - loc_p) * jnp.exp(-log_scale_p)
     return 0.5 * jnp.sum(jnp.exp(2 * log_ratio) + distance**2 - 1 - 2 * log_ratio)
 
 
 def _sum_leaves(tree: PyTree) -> jax.Array:
     return jax.tree.reduce(jnp.add, tree)
+
+
+def _normal_shape(loc: jax.Array, log_scale: jax.Array) -> tuple[int, ...]:
+    shape = jnp.shape(loc)
+    # A log_scale of more axes would give all of them one draw of eps.
+    broadcast = jnp.broadcast_shapes(shape, jnp.shape(log_scale))
+    _check_shape("log_scale, broadcast with loc,", broadcast, shape)
+    return shape
+
+
+def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if shape != expected:
+        raise ValueError(
+            f"{name} has shape {shape}, expected {expected}, the shape of what the "
+            "distribution is over: reshape it, or wrap the call in jax.vmap"
+        )

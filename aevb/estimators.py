@@ -11,6 +11,7 @@ estimators can be compared on common random numbers, draw for draw.
 """
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import NamedTuple
 
 import jax
@@ -81,7 +82,8 @@ def elbo(
     Raises:
       TypeError: `encode` or `decode` does not return a distribution, or the pair
         (q, p) has no closed-form KL.
-      ValueError: a log density is not a scalar, or `num_samples` is not positive.
+      ValueError: a log density is not a scalar, or `num_samples` is not a positive
+        integer.
 
     Source: eq. 7 and 10, section 2.3.
 
@@ -130,14 +132,15 @@ def elbo_generic(
       x: `[D]` one datapoint.
       prior: p(z); None is the standard normal of z's shape.
       num_samples: L, static.
-      stop_score: drop the score term from the gradient.
+      stop_score: drop the score term from the gradient; q must be a pytree.
 
     Returns:
       `Elbo` of scalars, in nats; `kl` is the estimate (1/L) Σ_l log q − log p.
 
     Raises:
       TypeError: `encode` or `decode` does not return a distribution.
-      ValueError: a log density is not a scalar, or `num_samples` is not positive.
+      ValueError: a log density is not a scalar, or `num_samples` is not a positive
+        integer.
 
     Source: eq. 6, section 2.3.
 
@@ -230,7 +233,8 @@ def iwae(
 
     Raises:
       TypeError: `encode` or `decode` does not return a distribution.
-      ValueError: a log density is not a scalar, or `num_samples` is not positive.
+      ValueError: a log density is not a scalar, or `num_samples` is not a positive
+        integer.
 
     Source: Burda, Grosse and Salakhutdinov, arXiv 1509.00519, eq. 8.
 
@@ -257,6 +261,11 @@ def _log_joint(
     stop_score: bool = False,
 ) -> _LogJoint:
     z = q.sample(key)
+    if stop_score and jax.tree_util.all_leaves([q]):
+        raise TypeError(
+            f"stop_score needs encode(x) to be a pytree, got {type(q).__name__}: "
+            "register it with jax.tree_util.register_dataclass"
+        )
     scored = jax.lax.stop_gradient(q) if stop_score else q
     likelihood = _likelihood(decode, z)
     return _LogJoint(
@@ -291,8 +300,8 @@ def _not_a_distribution(value: object, call: str, method: str) -> str:
         f"{call} returned {type(value).__name__}, which has no {method}; expected a "
         "distribution"
     )
-    if isinstance(value, tuple) and call == "encode(x)":
-        return message + ": did you mean aevb.DiagNormal(*encode(x))?"
+    if isinstance(value, tuple):
+        return message + f": did you mean aevb.DiagNormal(*{call})?"
     if call == "decode(z)":
         return message + ": did you mean aevb.Bernoulli(decode(z))?"
     return message + " such as aevb.DiagNormal(loc, log_scale)"
@@ -316,5 +325,7 @@ def _scalar(value: jax.Array, name: str) -> jax.Array:
 
 
 def _check_num_samples(num_samples: int) -> None:
-    if num_samples < 1:
-        raise ValueError(f"num_samples is {num_samples}, expected at least 1")
+    if not isinstance(num_samples, Integral) or num_samples < 1:
+        raise ValueError(
+            f"num_samples is {num_samples}, expected an integer of at least 1"
+        )

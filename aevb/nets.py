@@ -70,6 +70,12 @@ class _MLP(nn.Module):
         )
 
     def hidden(self, h: jax.Array) -> jax.Array:
+        if h.ndim != 1:
+            # A dense layer would map the last axis, and not fail.
+            raise ValueError(
+                f"{type(self).__name__} maps one datapoint, got shape {h.shape}, "
+                "expected [D]: wrap it in jax.vmap, or flatten the image"
+            )
         for layer, width in enumerate(self.hidden_dims):
             h = self.activation(self.dense(width, f"hidden_{layer}")(h))
         return h

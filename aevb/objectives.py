@@ -25,11 +25,19 @@ def dataset_bound(bounds: jax.Array, num_datapoints: int) -> jax.Array:
     Returns:
       `[]` an unbiased estimate of the bound on log p(X), in nats *per dataset*.
 
+    Raises:
+      ValueError: `bounds` is not one scalar a datapoint.
+
     Source: eq. 8, section 2.3.
 
     >>> print(dataset_bound(jnp.array([-1.0, -3.0]), num_datapoints=10))
     -20.0
     """
+    if jnp.ndim(bounds) != 1:
+        raise ValueError(
+            f"bounds have shape {jnp.shape(bounds)}, expected [M], one scalar a "
+            "datapoint: sum the bound of a datapoint over its own axes"
+        )
     return num_datapoints * jnp.mean(bounds)
 
 
@@ -60,8 +68,8 @@ def log_weight_prior(
         normaliser = jnp.log(scale) + 0.5 * math.log(2 * math.pi)
         return -jnp.sum(0.5 * (w / scale) ** 2 + normaliser)
 
-    leaves = [w for w in jax.tree.leaves(params) if w.ndim >= 2 or not only_matrices]
-    return sum((leaf(w) for w in leaves), jnp.zeros(()))
+    ws = [w for w in jax.tree.leaves(params) if jnp.ndim(w) >= 2 or not only_matrices]
+    return jnp.asarray(sum(leaf(w) for w in ws))
 
 
 def map_objective(
@@ -85,7 +93,8 @@ def map_objective(
 
     Returns:
       `objective(params, key, batch) -> (value [], aux)`. Datapoint i of the minibatch
-      uses the key `fold_in(key, i)`; aux is averaged over the minibatch.
+      uses the key `fold_in(key, i)`; aux is averaged over the minibatch. It raises
+      a ValueError where the bound of a datapoint is not a scalar.
 
     Source: eq. 8; section 5.
 

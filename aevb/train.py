@@ -120,6 +120,7 @@ def epoch(
     >>> print(state.step)
     3
     """
+    data = jnp.asarray(data)  # a NumPy array cannot be indexed inside the scan
     num_datapoints = len(data)
     if not 1 <= batch_size <= num_datapoints:
         raise ValueError(

@@ -3,9 +3,10 @@
 python -m experiments.mnist --config=experiments/configs/paper.py:nz=20
 
 nz is 3, 5, 10, 20 or 200 in Fig. 2; samples is the length of the run (Fig. 2's
-horizontal axis); the step size is one of the paper's {0.01, 0.02, 0.1}. Where the paper is silent,
-the author's code of the time decides: pixels / 256, weights and biases drawn with a
-standard deviation of 0.01, log variances that start at 0, the prior on matrices only.
+horizontal axis); the step size is one of the paper's {0.01, 0.02, 0.1}. Where the paper
+is silent, the author's code of the time decides: pixels / 256, weights and biases drawn
+with a standard deviation of 0.01, log variances that start at 0, the prior on matrices
+only.
 """
 
 from ml_collections import ConfigDict
