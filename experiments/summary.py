@@ -209,7 +209,7 @@ def _figures(result: "Result", folder: Path) -> list[Picture]:
                     title="Learned manifold",
                     gap=0,
                 ),
-                "The decoder's mean on a grid mapped by the inverse normal CDF (Fig. 4).",
+                "The decoder's mean on a grid through the inverse normal CDF (Fig. 4).",
             )
         )
     return pictures
