@@ -1,16 +1,15 @@
-"""Pictures of a run, and the paper's own curves to draw beside it.
+"""Pictures of a run.
 
 Every picture is a function of arrays that writes one PNG file and returns its path. The
 files hold no time or version: the same arrays give the same bytes. Matplotlib is
 imported here and nowhere else, without pyplot: there is no display, no global state.
 """
 
-import csv
 import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps, patheffects
@@ -24,17 +23,15 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from scipy.special import ndtri
 
+from experiments.paper_curves import Curve
 from experiments.report import write_atomically
 
 __all__ = [
-    "Curve",
     "image_grid",
     "kl_per_dimension",
     "latent_space",
     "learning_curve",
     "manifold_points",
-    "paper_figure2",
-    "paper_figure3",
     "reconstructions",
 ]
 
@@ -49,88 +46,6 @@ _CLASSES = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
     "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
-_PAPER = Path(__file__).parent / "assets" / "paper"
-_METHODS = {"aevb": "AEVB", "wake_sleep": "wake-sleep", "mcem": "MCEM"}
-
-
-class Curve(NamedTuple):
-    """A line of a chart.
-
-    label:  its name in the legend.
-    x:      [n] positions, such as training samples or epochs.
-    y:      [n] values, nats; one that is not finite leaves a gap.
-    dashed: drawn with dashes (the paper: the test set). A dashed curve right after a
-      solid one takes its colour, so that train and test of one run read as a pair.
-    """
-
-    label: str
-    x: ArrayLike
-    y: ArrayLike
-    dashed: bool = False
-
-
-def paper_figure2(n_z: int, dataset: str = "mnist") -> list[Curve]:
-    """Reads the paper's Figure 2: lower bound against training samples.
-
-    The values are digitised from the paper (Kingma & Welling, arXiv 1312.6114) to about
-    0.1-0.3 nat.
-
-    >>> [curve.label for curve in paper_figure2(20)][:2]
-    ['paper: AEVB, train', 'paper: AEVB, test']
-
-    Args:
-      n_z: dimension of the latent space: 3, 5, 10, 20, 200 for MNIST; 2, 5, 10, 20 for
-        Frey Face.
-      dataset: "mnist" or "freyface".
-
-    Returns:
-      Four curves: AEVB, then wake-sleep; of each the training set (solid), then the
-      test set (dashed). x: training samples evaluated; y: lower bound per datapoint,
-      nats.
-
-    Raises:
-      ValueError: the paper has no such panel; the message lists those it has.
-    """
-    rows = _read_csv("figure2.csv")
-    there = sorted({(row["dataset"], int(row["n_z"])) for row in rows})
-    if (dataset, n_z) not in there:
-        raise ValueError(
-            f"the paper's Figure 2 has no panel for n_z={n_z!r} on {dataset!r}; it has "
-            + "; ".join(
-                f"{name!r} with n_z in {[j for d, j in there if d == name]}"
-                for name in sorted({d for d, _ in there}, reverse=True)
-            )
-        )
-    panel = [row for row in rows if (row["dataset"], int(row["n_z"])) == (dataset, n_z)]
-    return _paper_curves(panel, "train_samples", 1.0, "lower_bound_nats")
-
-
-def paper_figure3(num_train: int) -> list[Curve]:
-    """Reads the paper's Figure 3: estimated marginal likelihood against samples.
-
-    MNIST, 100 hidden units, 3 latents. The values are digitised as those of Figure 2.
-    At 50 000 the first 3e6 samples of each curve are not reliable.
-
-    Args:
-      num_train: size of the training set, 1000 or 50000.
-
-    Returns:
-      Six curves: AEVB, wake-sleep, MCEM; of each the training set (solid), then the
-      test set (dashed). x: training samples evaluated (the paper's axis has millions);
-      y: estimate of log p(x) per datapoint, nats.
-
-    Raises:
-      ValueError: the paper has no such panel; the message lists those it has.
-    """
-    rows = _read_csv("figure3.csv")
-    there = sorted({int(row["n_train"]) for row in rows})
-    if num_train not in there:
-        raise ValueError(
-            f"the paper's Figure 3 has no panel for num_train={num_train!r}; "
-            f"it has {there}"
-        )
-    panel = [row for row in rows if int(row["n_train"]) == num_train]
-    return _paper_curves(panel, "train_samples_millions", 1e6, "marginal_loglik_nats")
 
 
 def manifold_points(num_side: int) -> NDArray[np.float32]:
@@ -232,7 +147,7 @@ def kl_per_dimension(
     Args:
       path: the PNG file to write.
       kl: [J] KL(q(z_j|x) || p(z_j)) of each dimension, averaged over datapoints, nats.
-      threshold: a dimension above it counts as active, nats.
+      threshold: dimensions above it are coloured apart and counted, nats.
 
     Returns:
       The path written.
@@ -247,26 +162,26 @@ def kl_per_dimension(
             f"got shape {kl.shape} with {np.count_nonzero(~np.isfinite(kl))} not finite"
         )
     order = np.argsort(-kl, kind="stable")
-    kl, num_active = kl[order], int((kl > threshold).sum())
+    kl, num_above = kl[order], int((kl > threshold).sum())
     figure, axes = _axes(
         7.2,
         4.2,
-        f"KL per latent dimension: {num_active} of {kl.size} above {threshold:g} nats, "
+        f"KL per latent dimension: {num_above} of {kl.size} above {threshold:g} nats, "
         f"{kl.sum():.4g} nats in all",
     )
     rank = np.arange(1, kl.size + 1)
-    if num_active:
+    if num_above:
         axes.bar(
-            rank[:num_active],
-            kl[:num_active],
+            rank[:num_above],
+            kl[:num_above],
             width=0.85,
             color=_LINES[0],
-            label=f"active (above {threshold:g} nats)",
+            label=f"above {threshold:g} nats",
         )
-    if num_active < kl.size:
+    if num_above < kl.size:
         # Their bars are too low to see: the band behind shows how many they are.
-        axes.axvspan(num_active + 0.5, kl.size + 0.5, color="#eceff2", label="inactive")
-        axes.bar(rank[num_active:], kl[num_active:], width=0.85, color=_GREYS[0])
+        axes.axvspan(num_above + 0.5, kl.size + 0.5, color="#eceff2", label="below")
+        axes.bar(rank[num_above:], kl[num_above:], width=0.85, color=_GREYS[0])
     side = max(0.7, (10 - kl.size) / 2)  # two bars are not as wide as the page
     axes.set_xlim(1 - side, kl.size + side)
     axes.set_ylim(min(0.0, kl[-1]), 1.05 * kl[0] if kl[0] > 0 else 1.0)
@@ -278,7 +193,7 @@ def kl_per_dimension(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("latent dimensions, largest KL first")
     axes.set_ylabel("KL(q(z$_j$|x) || p(z$_j$))  (nats)")
-    _legend_below(figure, axes, num_last=int(0 < num_active < kl.size))
+    _legend_below(figure, axes, num_last=int(0 < num_above < kl.size))
     return _save(figure, path)
 
 
@@ -412,29 +327,6 @@ def image_grid(
         raise ValueError(f"need columns >= 1 and gap >= 0, got {columns} and {gap}")
     canvas = _tile(_pixels(images, "images"), columns, gap)
     return _save(_picture(canvas, title), path, palette=False)
-
-
-def _read_csv(name: str) -> list[dict[str, str]]:
-    with (_PAPER / name).open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def _paper_curves(
-    rows: Sequence[dict[str, str]], x: str, unit: float, y: str
-) -> list[Curve]:
-    curves = []
-    for method, name in _METHODS.items():
-        for split in ("train", "test"):
-            points = [
-                (float(row[x]) * unit, float(row[y]))
-                for row in rows
-                if (row["method"], row["split"]) == (method, split)
-            ]
-            if points:
-                xs, ys = np.array(sorted(points)).T
-                label = f"paper: {name}, {split}"
-                curves.append(Curve(label, xs, ys, dashed=split == "test"))
-    return curves
 
 
 def _axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
