@@ -10,9 +10,22 @@ Estimators are pure functions of *one* datapoint; callers batch them with `jax.v
 >>> bound(jax.random.split(jax.random.key(0), 3), jnp.ones((3, 4))).value.shape
 (3,)
 
-`aevb.nets` (flax) and `aevb.testing` are imported by name.
+`aevb.nets` (flax), `aevb.hmc` (blackjax) and `aevb.testing` are imported by name.
 """
 
+from aevb.amortization import (
+    InferenceGap,
+    LocalPosterior,
+    inference_gap,
+    optimize_posterior,
+)
+from aevb.annealed import (
+    AnnealedEstimate,
+    annealed_log_likelihood,
+    annealing_step_sizes,
+    nudge_step_size,
+    reverse_annealed_log_likelihood,
+)
 from aevb.distributions import (
     Bernoulli,
     DiagNormal,
@@ -20,8 +33,32 @@ from aevb.distributions import (
     kl_divergence,
 )
 from aevb.estimators import Elbo, elbo, elbo_generic, iwae, log_weight
-from aevb.marginal import ImportanceEstimate, importance_log_likelihood
+from aevb.evaluation import (
+    Summary,
+    bits_per_dim,
+    check_binary,
+    map_datapoints,
+    pareto_k,
+    summarize,
+)
+from aevb.marginal import (
+    ImportanceEstimate,
+    Quadrature,
+    curve_sizes,
+    importance_log_likelihood,
+    log_joint,
+    quadrature,
+)
 from aevb.objectives import dataset_bound, log_weight_prior, map_objective
+from aevb.reciprocal import (
+    KernelDensity,
+    ReciprocalEstimate,
+    fit_kernel_density,
+    fit_normal,
+    reciprocal_log_likelihood,
+)
+from aevb.sandwich import Sandwich, bdmc
+from aevb.temperatures import linear_temperatures, sigmoid_temperatures
 from aevb.train import epoch, fit, gradient_algorithm
 from aevb.types import (
     Algorithm,
@@ -37,29 +74,57 @@ from aevb.types import (
 
 __all__ = [
     "Algorithm",
+    "AnnealedEstimate",
     "Bernoulli",
     "Decode",
     "DiagNormal",
     "Elbo",
     "Encode",
     "ImportanceEstimate",
+    "InferenceGap",
     "Info",
+    "KernelDensity",
     "Likelihood",
+    "LocalPosterior",
     "Model",
     "MultivariateNormal",
     "Objective",
     "Posterior",
+    "Quadrature",
+    "ReciprocalEstimate",
+    "Sandwich",
     "State",
+    "Summary",
+    "annealed_log_likelihood",
+    "annealing_step_sizes",
+    "bdmc",
+    "bits_per_dim",
+    "check_binary",
+    "curve_sizes",
     "dataset_bound",
     "elbo",
     "elbo_generic",
     "epoch",
     "fit",
+    "fit_kernel_density",
+    "fit_normal",
     "gradient_algorithm",
     "importance_log_likelihood",
+    "inference_gap",
     "iwae",
     "kl_divergence",
+    "linear_temperatures",
+    "log_joint",
     "log_weight",
     "log_weight_prior",
+    "map_datapoints",
     "map_objective",
+    "nudge_step_size",
+    "optimize_posterior",
+    "pareto_k",
+    "quadrature",
+    "reciprocal_log_likelihood",
+    "reverse_annealed_log_likelihood",
+    "sigmoid_temperatures",
+    "summarize",
 ]

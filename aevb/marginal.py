@@ -1,19 +1,62 @@
 """Estimates of the marginal likelihood log p(x) of one datapoint.
 
-An estimate comes back with what is needed to judge it. Averages over datapoints are
-the caller's: `jax.vmap`, then a mean that weights every datapoint once.
+An estimate comes back with what is needed to judge it. Averages over datapoints are a
+separate step: `map_datapoints` (or `jax.vmap`), then `summarize`.
+
+This module has importance sampling and the truth, `quadrature`; `aevb.annealed` and
+`aevb.reciprocal` have the estimators that use a Markov chain.
 """
 
-from functools import partial
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from aevb.estimators import log_weight
+from aevb.distributions import Bernoulli
+from aevb.estimators import _likelihood, _posterior, _prior, _scalar
+from aevb.evaluation import check_binary, pareto_k, tail_size
 from aevb.types import Decode, Encode, Posterior
 
-__all__ = ["ImportanceEstimate", "importance_log_likelihood"]
+__all__ = [
+    "ImportanceEstimate",
+    "Quadrature",
+    "curve_sizes",
+    "importance_log_likelihood",
+    "log_joint",
+    "quadrature",
+]
+
+
+def log_joint(
+    decode: Decode, z: jax.Array, x: jax.Array, *, prior: Posterior | None = None
+) -> jax.Array:
+    """The log joint density log p(x, z) = log p(x|z) + log p(z).
+
+    Args:
+      decode: z `[J]` -> p(x|z), with `log_prob(x)`.
+      z: `[J]`.
+      x: `[D]` one datapoint; binary under a `Bernoulli`.
+      prior: p(z); None is the standard normal of z's shape.
+
+    Returns:
+      `[]` in nats.
+
+    Raises:
+      TypeError: `decode` does not return a distribution.
+      ValueError: a log density is not a scalar; x has grey levels under a `Bernoulli`
+        (seen where x is not traced: see `check_binary`).
+
+    >>> from aevb import DiagNormal
+    >>> decode = lambda z: DiagNormal(z, jnp.zeros(1))
+    >>> print(f"{log_joint(decode, jnp.zeros(1), jnp.zeros(1)):.4f}")
+    -1.8379
+    """
+    likelihood = _likelihood(decode, z)
+    if isinstance(likelihood, Bernoulli):
+        check_binary(x)
+    log_likelihood = _scalar(likelihood.log_prob(x), "decode(z).log_prob(x)")
+    return log_likelihood + _scalar(_prior(prior, z).log_prob(z), "prior.log_prob(z)")
 
 
 class ImportanceEstimate(NamedTuple):
@@ -25,20 +68,35 @@ class ImportanceEstimate(NamedTuple):
       ess: `[]` effective sample size (Σw)² / Σw², between 1 and K. Near 1, the sum is
         one draw's: the estimate has not converged.
       std_error: `[]` delta-method standard error of `log_likelihood` over draws, in
-        nats: sqrt(1/ess − 1/K). Itself unreliable where `ess` is small.
+        nats: sqrt(1/ess − 1/K). Itself unreliable where `pareto_k` is above 0.7.
+      pareto_k: `[]` k-hat of the K weights; see `aevb.pareto_k`.
+      curve: `[len(curve_sizes(K))]` the estimate from the first 1, 10, 100, ... K
+        draws, in nats. Still rising at its end: biased.
     """
 
     log_likelihood: jax.Array
     ess: jax.Array
     std_error: jax.Array
+    pareto_k: jax.Array
+    curve: jax.Array
 
 
 class _Sums(NamedTuple):
-    """Σw and Σw² relative to the largest log weight so far."""
+    """Σw and Σw² relative to the largest log weight so far, for each curve size."""
 
     max: jax.Array
     first: jax.Array
     second: jax.Array
+
+
+def curve_sizes(num_samples: int) -> tuple[int, ...]:
+    """The numbers of draws that `ImportanceEstimate.curve` has: powers of ten, and K.
+
+    >>> curve_sizes(5000)
+    (1, 10, 100, 1000, 5000)
+    """
+    powers = [10**i for i in range(len(str(num_samples)))]
+    return (*[size for size in powers if size < num_samples], num_samples)
 
 
 def importance_log_likelihood(
@@ -55,26 +113,27 @@ def importance_log_likelihood(
 
     log p̂(x) = log (1/K) Σ_k p(x, z_k) / q(z_k|x),  z_k ~ q(z|x)
 
-    Samples are drawn `chunk_size` at a time, so that memory is that of one chunk
-    whatever K is. Sample k uses the key `fold_in(key, k)`: any chunk size gives the
-    same draws, and the same estimate up to rounding; it equals `iwae` with the same K.
+    Samples are drawn `chunk_size` at a time, so that memory is that of one chunk, and
+    of the 3√K largest weights for k-hat, whatever K is. Sample k uses the key
+    `fold_in(key, k)`: any chunk size gives the same draws, and the same estimate up to
+    rounding; it equals `iwae` with the same K.
 
     Args:
       encode: x `[D]` -> q(z|x), with `sample(key)` and `log_prob(z)`; called once.
       decode: z `[J]` -> p(x|z), with `log_prob(x)`.
       key: consumed.
-      x: `[D]` one datapoint. Under a Bernoulli p(x|z) it must be binary: with grey
-        pixels the result is not a likelihood.
+      x: `[D]` one datapoint; binary under a `Bernoulli` p(x|z).
       prior: p(z); None is the standard normal of z's shape.
       num_samples: K, static.
       chunk_size: samples at a time, static; need not divide K.
 
     Returns:
-      `ImportanceEstimate` of scalars.
+      `ImportanceEstimate`.
 
     Raises:
       TypeError: `encode` or `decode` does not return a distribution.
-      ValueError: a log density is not a scalar, or a count is not positive.
+      ValueError: a log density is not a scalar, a count is not positive, or x has grey
+        levels under a `Bernoulli` (seen where x is not traced: see `check_binary`).
 
     Source: Burda et al., arXiv 1509.00519, section 5 (K = 5000 there).
 
@@ -89,36 +148,42 @@ def importance_log_likelihood(
     for name, count in (("num_samples", num_samples), ("chunk_size", chunk_size)):
         if count < 1:
             raise ValueError(f"{name} is {count}, expected at least 1")
-    q = encode(x)
-    draw = partial(log_weight, lambda _: q, decode, prior=prior)
-
-    def chunk_sums(start: jax.Array | int, size: int) -> _Sums:
-        indices = start + jnp.arange(size)
-        log_w = jax.vmap(lambda k: draw(jax.random.fold_in(key, k), x))(indices)
-        peak = jnp.max(log_w)
-        w = jnp.exp(log_w - _finite(peak))
-        return _Sums(peak, jnp.sum(w), jnp.sum(w**2))
-
+    q = _posterior(encode, x)
+    sizes = jnp.asarray(curve_sizes(num_samples))
     chunk_size = min(chunk_size, num_samples)
-    num_chunks, rest = divmod(num_samples, chunk_size)
 
-    # Starting from the first chunk gives the carry its dtype, x64 or not.
-    sums = chunk_sums(jnp.zeros((), jnp.int32), chunk_size)
-    lost = jax.tree.map(jnp.zeros_like, sums)
+    def log_weight(index: jax.Array) -> jax.Array:
+        z = q.sample(jax.random.fold_in(key, index))
+        log_q = _scalar(q.log_prob(z), "encode(x).log_prob(z)")
+        return log_joint(decode, z, x, prior=prior) - log_q
 
-    def step(carry: tuple[_Sums, _Sums], start: jax.Array) -> tuple:
-        return _merge(*carry, chunk_sums(start, chunk_size)), None
+    def step(carry: tuple, start: jax.Array) -> tuple[tuple, None]:
+        sums, lost, top = carry
+        indices = start + jnp.arange(chunk_size)
+        log_w = jax.vmap(log_weight)(indices)
+        # Beyond a curve's size, and beyond K in the last chunk, a draw has no weight.
+        log_w = jnp.where(indices[None, :] < sizes[:, None], log_w[None, :], -jnp.inf)
+        peak = jnp.max(log_w, axis=1)
+        w = jnp.exp(log_w - _finite(peak)[:, None])
+        chunk = _Sums(peak, jnp.sum(w, axis=1), jnp.sum(w**2, axis=1))
+        top, _ = jax.lax.top_k(jnp.concatenate([top, log_w[-1]]), len(top))
+        return (*_merge(sums, lost, chunk), top), None
 
-    starts = chunk_size * jnp.arange(1, num_chunks)
-    (sums, lost), _ = jax.lax.scan(step, (sums, lost), starts)
-    if rest:
-        sums, lost = _merge(sums, lost, chunk_sums(num_samples - rest, rest))
+    dtype = jax.eval_shape(log_weight, jnp.zeros((), jnp.int32)).dtype
+    zeros = jnp.zeros(len(sizes), dtype)
+    sums, lost = _Sums(zeros - jnp.inf, zeros, zeros), _Sums(zeros, zeros, zeros)
+    top = jnp.full(min(tail_size(num_samples) + 1, num_samples), -jnp.inf, dtype)
+    starts = jnp.arange(0, num_samples, chunk_size)
+    (sums, _, top), _ = jax.lax.scan(step, (sums, lost, top), starts)
 
-    ess = sums.first**2 / sums.second
+    curve = sums.max + jnp.log(sums.first) - jnp.log(sizes.astype(dtype))
+    ess = sums.first[-1] ** 2 / sums.second[-1]
     return ImportanceEstimate(
-        log_likelihood=sums.max + jnp.log(sums.first) - jnp.log(num_samples),
+        log_likelihood=curve[-1],
         ess=ess,
         std_error=jnp.sqrt(jnp.maximum(1 / ess - 1 / num_samples, 0)),
+        pareto_k=pareto_k(top, num_samples=num_samples),
+        curve=curve,
     )
 
 
@@ -148,3 +213,101 @@ def _merge(total: _Sums, lost: _Sums, chunk: _Sums) -> tuple[_Sums, _Sums]:
 def _finite(peak: jax.Array) -> jax.Array:
     """A reference point to subtract: all weights zero gives −inf, not NaN."""
     return jnp.where(jnp.isneginf(peak), jnp.zeros_like(peak), peak)
+
+
+class Quadrature(NamedTuple):
+    """The truth about one datapoint, by integration over z.
+
+    Attributes:
+      log_likelihood: `[]` log p(x) = log ∫ p(x|z) p(z) dz, in nats.
+      mean: `[J]` the posterior mean E[z|x].
+      covariance: `[J, J]` the posterior covariance.
+    """
+
+    log_likelihood: jax.Array
+    mean: jax.Array
+    covariance: jax.Array
+
+
+def quadrature(
+    decode: Decode,
+    x: jax.Array,
+    *,
+    latent_dim: int,
+    num_points: int = 401,
+    limit: float = 9.0,
+    prior: Posterior | None = None,
+    loc: jax.Array | None = None,
+    scale_tril: jax.Array | None = None,
+) -> Quadrature:
+    """Integrates a model with up to three latent dimensions on a grid.
+
+    log p(x) = log |det S| hᴶ Σ_u p(x, m + S u),  u on the grid of spacing h
+
+    The trapezoidal rule on u in [−limit, limit]^J; for an analytic integrand that
+    vanishes at the ends its error falls faster than any power of the spacing. The
+    spacing must resolve the posterior: `2 limit / num_points` below its standard
+    deviation, in units of S. A posterior that is too narrow for the grid around the
+    prior is integrated again around the mean and covariance found first:
+
+        truth = quadrature(decode, x, latent_dim=3, num_points=101)
+        truth = quadrature(decode, x, latent_dim=3, num_points=101, loc=truth.mean,
+                           scale_tril=jnp.linalg.cholesky(truth.covariance))
+
+    Args:
+      decode: z `[J]` -> p(x|z).
+      x: `[D]` one datapoint; binary under a `Bernoulli`.
+      latent_dim: J; the grid has `num_points` ** J points (101 are 1e6 with J = 3).
+      num_points: along each axis.
+      limit: where each axis ends, in units of S.
+      prior: p(z); None is the standard normal.
+      loc: `[J]` m, the middle of the grid; None is 0.
+      scale_tril: `[J, J]` S, lower triangular; None is the identity.
+
+    Returns:
+      `Quadrature`.
+
+    Raises:
+      ValueError: latent_dim is not 1, 2 or 3; x has grey levels under a `Bernoulli`.
+
+    >>> from aevb import DiagNormal
+    >>> decode = lambda z: DiagNormal(z, jnp.zeros(1))
+    >>> truth = quadrature(decode, jnp.zeros(1), latent_dim=1)
+    >>> print(f"{truth.log_likelihood:.4f} {truth.covariance[0, 0]:.4f}")
+    -1.2655 0.5000
+    """
+    if latent_dim not in (1, 2, 3):
+        raise ValueError(
+            f"latent_dim is {latent_dim}, expected 1, 2 or 3: a grid of {num_points} "
+            f"points along each axis would have {num_points}^{latent_dim}; use "
+            "aevb.annealed_log_likelihood"
+        )
+    loc = jnp.zeros(latent_dim) if loc is None else loc
+    scale_tril = jnp.eye(latent_dim) if scale_tril is None else scale_tril
+    axis = jnp.linspace(-limit, limit, num_points)
+    shape = (num_points,) * latent_dim
+
+    def log_density(index: jax.Array) -> jax.Array:
+        u = jnp.stack([axis[i] for i in jnp.unravel_index(index, shape)])
+        return log_joint(decode, loc + scale_tril @ u, x, prior=prior)
+
+    # The grid is made as it is visited: what is stored is one number a point.
+    log_mass = jax.lax.map(
+        log_density, jnp.arange(num_points**latent_dim), batch_size=4096
+    )
+    log_mass += latent_dim * math.log(2 * limit / (num_points - 1))
+    log_mass += jnp.linalg.slogdet(scale_tril)[1]
+    log_likelihood = jax.nn.logsumexp(log_mass)
+    weights = jnp.exp(log_mass - log_likelihood).reshape(shape)
+
+    us = jnp.meshgrid(*[axis] * latent_dim, indexing="ij", sparse=True)
+    mean = jnp.stack([jnp.sum(weights * u) for u in us])
+    centred = [u - m for u, m in zip(us, mean, strict=True)]
+    covariance = jnp.stack(
+        [jnp.stack([jnp.sum(weights * u * v) for v in centred]) for u in centred]
+    )
+    return Quadrature(
+        log_likelihood=log_likelihood,
+        mean=loc + scale_tril @ mean,
+        covariance=scale_tril @ covariance @ scale_tril.T,
+    )

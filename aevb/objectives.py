@@ -69,7 +69,7 @@ def log_weight_prior(
         return -jnp.sum(0.5 * (w / scale) ** 2 + normaliser)
 
     ws = [w for w in jax.tree.leaves(params) if jnp.ndim(w) >= 2 or not only_matrices]
-    return jnp.asarray(sum(leaf(w) for w in ws))
+    return jnp.asarray(sum((leaf(w) for w in ws), 0.0))
 
 
 def map_objective(

@@ -1,7 +1,7 @@
 """Exactly solvable models, to check an estimator against the truth.
 
-`linear_gaussian` has everything in closed form. For one or two latent dimensions
-`quadrature` integrates any decoder to rounding error.
+`linear_gaussian` has everything in closed form. For up to three latent dimensions
+`quadrature` (of `aevb.marginal`) integrates any decoder to rounding error.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from aevb.distributions import Bernoulli, DiagNormal, MultivariateNormal
-from aevb.types import Decode, Posterior
+from aevb.marginal import Quadrature, quadrature
+from aevb.types import Decode
 
 __all__ = [
     "LinearGaussian",
@@ -89,68 +90,6 @@ def linear_gaussian(
         log_likelihood=evidence.log_prob,
         best_bound=lambda x: evidence.log_prob(x) - gap,
     )
-
-
-class Quadrature(NamedTuple):
-    """The truth about one datapoint, by integration over z.
-
-    Attributes:
-      log_likelihood: `[]` log p(x) = log ∫ p(x|z) p(z) dz, in nats.
-      mean: `[J]` the posterior mean E[z|x].
-      covariance: `[J, J]` the posterior covariance.
-    """
-
-    log_likelihood: jax.Array
-    mean: jax.Array
-    covariance: jax.Array
-
-
-def quadrature(
-    decode: Decode,
-    x: jax.Array,
-    *,
-    latent_dim: int,
-    num_points: int = 401,
-    limit: float = 9.0,
-    prior: Posterior | None = None,
-) -> Quadrature:
-    """Integrates a model with one or two latent dimensions on a grid.
-
-    The trapezoidal rule on [−limit, limit]^J; for an analytic integrand that vanishes
-    at the ends its error falls faster than any power of the spacing. The spacing must
-    resolve the posterior: `2 limit / num_points` well below its standard deviation.
-
-    Args:
-      decode: z `[J]` -> p(x|z).
-      x: `[D]` one datapoint.
-      latent_dim: J, 1 or 2 (3 with fewer points); the grid has `num_points` ** J.
-      num_points: along each axis.
-      limit: where each axis ends.
-      prior: p(z); None is the standard normal.
-
-    Returns:
-      `Quadrature`.
-
-    >>> decode = lambda z: DiagNormal(z, jnp.zeros(1))
-    >>> truth = quadrature(decode, jnp.zeros(1), latent_dim=1)
-    >>> print(f"{truth.log_likelihood:.4f} {truth.covariance[0, 0]:.4f}")
-    -1.2655 0.5000
-    """
-    if prior is None:
-        prior = DiagNormal(jnp.zeros(latent_dim), jnp.zeros(latent_dim))
-    axis = jnp.linspace(-limit, limit, num_points)
-    axes = jnp.meshgrid(*[axis] * latent_dim, indexing="ij")
-    zs = jnp.stack([a.reshape(-1) for a in axes], axis=-1)
-    log_joint = jax.lax.map(
-        lambda z: decode(z).log_prob(x) + prior.log_prob(z), zs, batch_size=4096
-    )
-    log_cell = latent_dim * jnp.log(axis[1] - axis[0])
-    log_mass = log_joint + log_cell
-    log_likelihood = jax.nn.logsumexp(log_mass)
-    weights = jnp.exp(log_mass - log_likelihood)
-    mean = weights @ zs
-    centred = zs - mean
-    return Quadrature(log_likelihood, mean, (centred * weights[:, None]).T @ centred)
 
 
 def bernoulli_decoder(

@@ -75,7 +75,7 @@ def base() -> ConfigDict:
     config.data.num_train = 0  # the first so many training images; 0: all but valid
     config.data.num_valid = 10_000  # the last so many of the training file
 
-    config.latent_dim = 50  # N_z
+    config.latent_dim = 40  # N_z
     config.hidden_dims = (500, 500)  # of the encoder; the decoder mirrors it
     config.activation = "gelu"
     config.init = "lecun_normal"
@@ -89,22 +89,26 @@ def base() -> ConfigDict:
     config.num_samples = 1  # L, or K of iwae
     config.weight_prior = 0.0  # standard deviation of N(0, s^2) on weights; 0: none
 
-    config.epochs = 40
+    config.epochs = 50
     config.train_samples = 0  # instead of epochs: 10_000_000 is the paper's 1e7
-    config.batch_size = 100  # M
-    config.optimizer = "adam"  # any of optax by name
+    config.batch_size = 200  # M
+    config.optimizer = "nadam"  # any of optax by name
     config.optimizer_args = ""  # its other arguments: "b1=0.9, eps=1e-4"
-    config.learning_rate = 1e-3
-    config.schedule = "constant"  # constant, cosine (to zero), burda (8 stages)
-    config.warmup = 0.0  # the share of training over which the step size rises from 0
+    config.learning_rate = 3e-3
+    config.schedule = "cosine"  # constant, cosine (to zero), burda (8 stages)
+    config.warmup = 0.1  # the share of training over which the step size rises from 0
 
     config.eval = ConfigDict()
     config.eval.every = 5  # epochs between evaluations; the last one always is
     config.eval.curve = "valid"  # the split that is evaluated while training
     config.eval.num_samples = 5000  # K of the final log p(x); 0: do not estimate it
-    config.eval.num_points = 1000  # evenly spaced test points for it; 0: all
-    config.eval.chunk_size = 100  # samples of a datapoint at a time
-    config.eval.batch_size = 50  # datapoints at a time
+    config.eval.num_points = 500  # evenly spaced test points for it; 0: all
+    config.eval.chunk_size = 500  # samples of a datapoint at a time
+    config.eval.batch_size = 10  # datapoints at a time
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 5  # epochs between checkpoints; a signal saves one too
+    config.checkpoint.keep = 3  # the last so many, and the best on validation
     return config
 
 
@@ -189,6 +193,8 @@ def validate(config: ConfigDict) -> None:
     _choices(config, "eval.curve", CURVES)
 
     for name in ("latent_dim", "num_samples", "batch_size", "eval.every"):
+        _at_least(config, name, 1)
+    for name in ("checkpoint.every", "checkpoint.keep"):
         _at_least(config, name, 1)
     for name in ("eval.chunk_size", "eval.batch_size"):
         _at_least(config, name, 1)

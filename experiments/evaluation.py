@@ -15,6 +15,7 @@ import numpy as np
 
 import aevb
 from experiments.program import FIXED_SEED, Program
+from experiments.records import Parts
 
 __all__ = [
     "ACTIVE_THRESHOLD",
@@ -126,9 +127,10 @@ def evenly_spaced(num_points: int, num_wanted: int) -> np.ndarray:
 def likelihood_evaluator(
     program: Program, *, num_samples: int, chunk_size: int, batch_size: int
 ) -> Callable[..., LikelihoodEvaluation]:
-    """Returns `evaluate(params, images, indices, progress) -> LikelihoodEvaluation`.
+    """Returns `evaluate(params, images, indices, progress, parts)`.
 
-    `progress(done, total, images_per_second)` is called after every batch. Memory is
+    That is a `LikelihoodEvaluation`. `progress(done, total, images_per_second)` is
+    called after every batch. Batches that are in `parts` are not done again. Memory is
     that of `batch_size * chunk_size` decoder passes.
 
     Raises:
@@ -162,25 +164,37 @@ def likelihood_evaluator(
         images: np.ndarray,
         indices: np.ndarray,
         progress: Callable[[int, int, float], None] = lambda *_: None,
+        parts: Parts | None = None,
     ) -> LikelihoodEvaluation:
-        estimates = []
+        found: dict[str, list[float]] = {"log_likelihood": [], "ess": [], "seconds": []}
         size = min(batch_size, len(indices))
-        compiled = batch.lower(params, indices[:size], images[:size]).compile()
-        start = time.perf_counter()
+        compiled = None
         for first in range(0, len(indices), size):
-            # The last batch is filled up with its own points: one shape, one compile.
-            chosen = np.resize(indices[first : first + size], size)
-            estimates.append(jax.device_get(compiled(params, chosen, images[chosen])))
+            part = parts.get(str(first)) if parts else None
+            if part is None:
+                # The last batch is filled up with its own points: one shape, one
+                # compile.
+                chosen = np.resize(indices[first : first + size], size)
+                if compiled is None:
+                    compiled = batch.lower(params, chosen, images[chosen]).compile()
+                start = time.perf_counter()
+                estimate = jax.device_get(compiled(params, chosen, images[chosen]))
+                part = {
+                    "log_likelihood": estimate.log_likelihood.tolist(),
+                    "ess": estimate.ess.tolist(),
+                    "seconds": [time.perf_counter() - start],
+                }
+                if parts:
+                    parts.put(str(first), part)
+            for name, values in found.items():
+                values += part[name]
             done = min(first + size, len(indices))
-            progress(done, len(indices), done / (time.perf_counter() - start))
-        joined = jax.tree.map(
-            lambda *parts: np.concatenate(parts)[: len(indices)], *estimates
-        )
+            progress(done, len(indices), done / sum(found["seconds"]))
         return LikelihoodEvaluation(
             indices,
-            joined.log_likelihood,
-            joined.ess,
-            len(indices) / (time.perf_counter() - start),
+            np.asarray(found["log_likelihood"][: len(indices)], np.float32),
+            np.asarray(found["ess"][: len(indices)], np.float32),
+            len(indices) / sum(found["seconds"]),
         )
 
     return evaluate

@@ -1,10 +1,13 @@
-"""What a run leaves in its workdir: metrics, events, manifest, checkpoints.
+"""What a run leaves in its workdir: configuration, manifest, metrics, events, parts.
 
 config.json     the configuration, every field
 run.json        versions, platform, data sha256, argv, git revision
 metrics.jsonl   one JSON object a line, one line an epoch; no clock in it
 events/         TensorBoard
-checkpoints/    Orbax, with a sha256 of every leaf beside the state
+evaluation/     the finished parts of the final evaluation
+checkpoints/    the state of training (`experiments.checkpoints`)
+
+Only process 0 of a job of several writes.
 """
 
 import hashlib
@@ -13,6 +16,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -20,47 +24,126 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from tensorboardX import SummaryWriter
 
-__all__ = ["Checkpoints", "Metrics", "manifest", "read_json", "write_json"]
+from experiments.report import write_atomically
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+__all__ = [
+    "Metrics",
+    "Parts",
+    "WorkdirError",
+    "digests",
+    "flatten",
+    "is_writer",
+    "json_digest",
+    "manifest",
+    "read_json",
+    "write_json",
+]
+
+# What decides the bits of a run, beside its configuration and data.
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
-class CheckpointError(RuntimeError):
-    """No usable checkpoint where one was expected."""
+class WorkdirError(RuntimeError):
+    """A workdir that cannot be used or written; the message is for who named it."""
+
+
+def is_writer() -> bool:
+    """Whether this process writes: process 0 of a job of several."""
+    # Asking for the index of the only process would wait for its devices.
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON whole or not at all: under another name first, then renamed."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    """Writes JSON whole or not at all."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file."""
-    return json.loads(path.read_text())
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+      WorkdirError: it is missing or damaged.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError("not an object")
+    except OSError as error:
+        raise WorkdirError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise WorkdirError(f"{path} is damaged: {error}") from error
+    return value
 
 
-def manifest(data_sha256: str) -> dict[str, Any]:
+def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"data": {"name": x}}` as `{"data.name": x}`, with tuples as JSON has them.
+
+    >>> flatten({"data": {"name": "mnist"}, "hidden_dims": (500, 500)})
+    {'data.name': 'mnist', 'hidden_dims': [500, 500]}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def digests(tree: Any) -> dict[str, str]:
+    """The sha256 of each leaf, over dtype, shape and bytes, by the leaf's path."""
+    return {
+        jax.tree_util.keystr(path): _digest(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _digest(leaf: Any) -> str:
+    array = np.ascontiguousarray(leaf)
+    header = f"{array.dtype.name}{np.shape(leaf)}".encode()
+    return hashlib.sha256(header + array.tobytes()).hexdigest()
+
+
+def json_digest(value: Any) -> str:
+    """The sha256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def manifest() -> dict[str, Any]:
     """What a run's numbers depend on beside its configuration, and its command."""
     device = jax.devices()[0]
     return {
         "argv": sys.argv,
-        "data_sha256": data_sha256,
-        "device": f"{len(jax.devices())} x {device.device_kind}",
+        "code_sha256": _code_sha256(),
+        "cpu": _cpu(),
+        "device_kind": device.device_kind,
         "git": _git_revision(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "num_cores": os.cpu_count(),
+        "num_devices": len(jax.devices()),
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "platform": device.platform,
         "python": platform.python_version(),
+        "x64": bool(jax.config.read("jax_enable_x64")),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+def _code_sha256() -> str:
+    """Of the modules that numbers come from, as they are on disk."""
+    root = Path(__file__).resolve().parent
+    files = sorted((root.parent / "aevb").glob("*.py"))
+    files += [root / name for name in ("evaluation.py", "program.py", "training.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model n")]
+    return names[0] if names else platform.processor()
 
 
 def _git_revision() -> str:
@@ -75,26 +158,35 @@ def _git_revision() -> str:
 
 
 class Metrics:
-    """Appends scalars to `metrics.jsonl` and to TensorBoard, one line a step."""
+    """Scalars by step, one line a step: `metrics.jsonl`, TensorBoard, and in memory.
 
-    def __init__(self, workdir: Path, *, last_step: int):
-        """Opens the files; lines after `last_step` are of a lost future: cut off."""
-        self._path = workdir / "metrics.jsonl"
-        kept = [line for line in self.read(workdir) if line["step"] <= last_step]
-        temporary = self._path.with_name("metrics.jsonl.tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        os.replace(temporary, self._path)
-        self._file = self._path.open("a", buffering=1)
-        self._events = SummaryWriter(str(workdir / "events"), purge_step=last_step + 1)
+    Attributes:
+      lines: what has been written, from the first step on.
+    """
 
-    @staticmethod
-    def read(workdir: Path) -> list[dict[str, Any]]:
-        """The lines written so far; a last line cut short by a crash is left out."""
-        path = workdir / "metrics.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+    def __init__(self, workdir: Path, lines: list[dict[str, Any]]):
+        """Starts both files from `lines`; what they held of later steps is cut off.
+
+        The lines come with the checkpoint that a run continues from, so what happened
+        to the file since (a line cut short, steps that were lost) does not matter.
+        """
+        self.lines = list(lines)
+        self._is_writer = is_writer()
+        if not self._is_writer:
+            return
+        # The asynchronous writer of tensorboardX blocks for ever on a full disk.
+        from tensorboardX.event_file_writer import EventsWriter
+
+        text = "".join(json.dumps(line) + "\n" for line in self.lines)
+        self._file = os.open(
+            write_atomically(workdir / "metrics.jsonl", text.encode()),
+            os.O_WRONLY | os.O_APPEND,
+        )
+        (workdir / "events").mkdir(exist_ok=True)
+        self._events = EventsWriter(str(workdir / "events" / "events"))
+        # Tells TensorBoard to drop the points of steps that will come again.
+        last = self.lines[-1]["step"] if self.lines else -1
+        self._add_event(last + 1, session_log={"status": 1})
 
     def write(
         self,
@@ -103,79 +195,85 @@ class Metrics:
         *,
         events_only: Mapping[str, float] | None = None,
     ) -> None:
-        """Writes one line; `events_only` (speeds) go to TensorBoard alone."""
-        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
-        for name, value in {**scalars, **(events_only or {})}.items():
-            self._events.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Flushes and closes both files."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._events.close()
-
-
-class Checkpoints:
-    """Saves and restores a pytree of arrays by step, each leaf with its sha256."""
-
-    def __init__(self, workdir: Path, *, keep: int = 3):
-        """Opens `workdir/checkpoints`; the last `keep` steps are kept."""
-        self._manager = ocp.CheckpointManager(
-            (workdir / "checkpoints").absolute(),
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, enable_async_checkpointing=False
-            ),
-        )
-
-    def save(self, step: int, state: Any) -> None:
-        """Saves the state under a step; atomic."""
-        state = jax.device_get(state)
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                digests=ocp.args.JsonSave(_digests(state)),
-            ),
-        )
-        self._manager.wait_until_finished()
-
-    def restore(self, like: Any) -> tuple[int, Any] | None:
-        """The last step and its state, or None where nothing has been saved.
-
-        Args:
-          like: a pytree of arrays with the structure, shapes and dtypes expected.
+        """Writes one line; `events_only` (speeds) go to TensorBoard alone.
 
         Raises:
-          CheckpointError: a leaf's sha256 is not the one that was saved.
+          OSError: the disk is full; the file then ends with the line before.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(
-                    jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-                ),
-                digests=ocp.args.JsonRestore(),
-            ),
-        )
-        if _digests(restored["state"]) != restored["digests"]:
-            raise CheckpointError(f"the checkpoint of step {step} is damaged")
-        return step, restored["state"]
+        self.lines.append({"step": step, **scalars})
+        if not self._is_writer:
+            return
+        size = os.fstat(self._file).st_size
+        text = (json.dumps(self.lines[-1]) + "\n").encode()
+        try:
+            if os.write(self._file, text) != len(text):
+                raise OSError(28, "No space left on device", "metrics.jsonl")
+        except OSError:
+            os.ftruncate(self._file, size)
+            raise
+        values = [
+            {"tag": name, "simple_value": value}
+            for name, value in {**scalars, **(events_only or {})}.items()
+        ]
+        self._add_event(step, summary={"value": values})
+
+    def _add_event(self, step: int, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
+        self._events.flush()
 
     def close(self) -> None:
-        """Releases the manager's threads."""
-        self._manager.close()
+        """Closes both files; what was written is on the disk."""
+        if self._is_writer:
+            os.fsync(self._file)
+            os.close(self._file)
+            self._events.close()
 
 
-def _digests(state: Any) -> dict[str, str]:
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path): _digest(leaf) for path, leaf in leaves}
+class Parts:
+    """The finished parts of long work, kept by name in a file of JSON lines.
 
+    Every line has its sha256 and that of what the parts are of: a part that is damaged,
+    or of other work, is not there, and is done again.
 
-def _digest(leaf: Any) -> str:
-    array = np.ascontiguousarray(leaf)
-    header = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.sha256(header + array.tobytes()).hexdigest()
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "parts.jsonl"
+    >>> Parts(path, "K = 5000").put("first", {"log_likelihood": [-90.25]})
+    >>> Parts(path, "K = 5000").get("first")
+    {'log_likelihood': [-90.25]}
+    >>> Parts(path, "K = 1000").get("first") is None
+    True
+    """
+
+    def __init__(self, path: Path, identity: Any):
+        """Reads the finished parts of the work that `identity` (JSON) tells apart."""
+        self._path = path
+        self._identity = json_digest(identity)
+        self._parts: dict[str, Any] = {}
+        text = path.read_bytes() if path.exists() else b""
+        for line in text.split(b"\n"):
+            try:
+                part = json.loads(line)
+                if part.pop("sha256") == json_digest([self._identity, part]):
+                    self._parts[part["name"]] = part["value"]
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+
+    def get(self, name: str) -> Any | None:
+        """The value that was put under a name, or None."""
+        return self._parts.get(name)
+
+    def put(self, name: str, value: Any) -> None:
+        """Keeps a finished part, on the disk when this returns."""
+        self._parts[name] = value
+        if not is_writer():
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        part = {"name": name, "value": value}
+        part["sha256"] = json_digest([self._identity, part])
+        with self._path.open("ab") as file:
+            # A line that a crash cut short must not swallow this one.
+            file.write(b"\n" * (file.tell() > 0) + json.dumps(part).encode())
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,11 +1,13 @@
-"""A whole run: data, epochs, evaluation, checkpoints, figures, report.
+"""A whole run: data, epochs, evaluation, figures, report; and a run opened again.
 
-Training is a function of (config, data, key): what happens between epochs only looks
-at it. The step is `aevb.epoch` under one `jax.jit`, its state donated.
+The same call on the same workdir goes on where it stopped, and ends with the same bits
+as a run that was never interrupted.
 """
 
+import contextlib
 import hashlib
 import json
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -14,8 +16,9 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-import aevb
-from experiments import data, records
+from experiments import data, records, training
+from experiments import workdir as workdirs
+from experiments.checkpoints import Checkpoints
 from experiments.evaluation import (
     BoundEvaluation,
     LikelihoodEvaluation,
@@ -23,10 +26,12 @@ from experiments.evaluation import (
     evenly_spaced,
     likelihood_evaluator,
 )
-from experiments.program import Hyperparameters, Program, build
-from experiments.summary import write_summary
+from experiments.interruption import StopRequest
+from experiments.program import Program, build
+from experiments.progress import announce, print_likelihood
+from experiments.records import WorkdirError
 
-__all__ = ["Result", "run"]
+__all__ = ["Opened", "Result", "default_workdir", "load_run", "run"]
 
 
 class Result(NamedTuple):
@@ -53,14 +58,32 @@ class Result(NamedTuple):
     timings: dict[str, float]
 
 
+class Opened(NamedTuple):
+    """A run that was opened from its workdir, finished or not.
+
+    Attributes:
+      config: its configuration.
+      dataset: its data, by their sha256.
+      program: its functions.
+      params: the parameters of a checkpoint.
+      step: the step of that checkpoint.
+    """
+
+    config: ConfigDict
+    dataset: data.Dataset
+    program: Program
+    params: Any
+    step: int
+
+
 def default_workdir(name: str, config: ConfigDict) -> Path:
     """`runs/NAME-DIGEST`: one place for each configuration, whatever its length.
 
-    The number of epochs and the evaluation are left out of the digest: asking for more
-    of the same run continues it.
+    The number of epochs, the evaluation and the checkpoints are left out of the digest:
+    asking for more of the same run continues it.
     """
     fields = config.to_dict()
-    for field in ("epochs", "train_samples", "eval"):
+    for field in ("epochs", "train_samples", "eval", "checkpoint"):
         fields.pop(field)
     text = json.dumps(fields, sort_keys=True)
     return Path("runs") / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
@@ -71,122 +94,170 @@ def run(config: ConfigDict, workdir: Path) -> Result:
 
     Args:
       config: validated.
-      workdir: made where it does not exist.
+      workdir: made where it does not exist; its parent must, `runs` excepted.
 
     Returns:
       `Result`; the files are described in `experiments.records`.
 
     Raises:
-      ConfigError: the configuration does not fit the data or the workdir.
+      ConfigError: the configuration does not fit the data.
       DataError: the data cannot be read.
+      WorkdirError: the workdir cannot be written, is in use, or holds another run.
+      CheckpointError: it has checkpoints, and none is usable.
+      DivergenceError: something is not finite.
+      StoppedError: a signal came, and what was done is saved.
     """
     started = time.perf_counter()
-    dataset = data.load(
+    with contextlib.ExitStack() as stack:
+        if records.is_writer():
+            if workdir.parent == Path("runs"):
+                workdir.parent.mkdir(exist_ok=True)
+            stack.enter_context(workdirs.locked(workdir))
+        stop = stack.enter_context(StopRequest())
+        try:
+            return _run(config, workdir, stop, started)
+        except OSError as error:
+            raise WorkdirError(
+                f"{error.filename or workdir} cannot be written ({error.strerror}): "
+                "what was there is whole; mend that and run the same command again"
+            ) from error
+
+
+def _run(
+    config: ConfigDict, workdir: Path, stop: StopRequest, started: float
+) -> Result:
+    manifest = records.manifest()
+    warnings = workdirs.check_continues(workdir, config, manifest)
+    dataset = _load(config)
+    program = build(config, dataset)
+    manifest |= {
+        "data_sha256": dataset.sha256,
+        "num_epochs": program.num_epochs,
+        "steps_per_epoch": program.steps_per_epoch,
+    }
+    workdirs.check_continues(workdir, config, manifest)
+    manifest["grown_from"], grown = _lengths(config, workdir, program)
+    for warning in warnings + grown:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+    if records.is_writer():
+        records.write_json(workdir / "run.json", manifest)
+        records.write_json(workdir / "config.json", config.to_dict())
+    announce(config, dataset, program)
+    print(f"workdir {workdir}", flush=True)
+    # Imported once the command is not refused, and before hours of work: matplotlib.
+    from experiments.summary import write_summary
+
+    trained = training.train(config, program, workdir, stop)
+    stop.check()
+    evaluate = jax.jit(bound_evaluator(program))
+    test = jax.device_get(evaluate(trained.params, program.test))
+    stop.check()
+    timings = {"training_seconds": trained.seconds}
+    num_samples = program.num_epochs * program.steps_per_epoch * config.batch_size
+    timings["training_images_per_second"] = num_samples / trained.seconds
+    likelihood = None
+    if config.eval.num_samples and program.is_likelihood:
+        likelihood = _log_likelihood(
+            config, program, trained.params, dataset.sha256, workdir, stop
+        )
+        timings["evaluation_images_per_second"] = likelihood.images_per_second
+    timings["total_seconds"] = time.perf_counter() - started
+    with contextlib.suppress(WorkdirError, KeyError):
+        # A finished run that is shown again keeps the time that it took.
+        if not trained.num_trained:
+            results = records.read_json(workdir / "results.json")
+            timings["total_seconds"] = results["timings"]["total_seconds"]
+    result = Result(
+        config,
+        dataset,
+        program,
+        trained.params,
+        trained.lines,
+        test,
+        likelihood,
+        timings,
+    )
+    if records.is_writer():
+        write_summary(result, workdir)
+    return result
+
+
+def load_run(workdir: Path, *, step: int | str | None = None) -> Opened:
+    """Opens a finished or interrupted run for reading; changes nothing in it.
+
+    Args:
+      workdir: of `run`; it may have been moved.
+      step: of the checkpoint: None is the last usable one, "best" the best bound on the
+        validation split among those kept.
+
+    Raises:
+      WorkdirError: it holds no run, or the data are not those of the run.
+      DataError: the data cannot be read.
+      CheckpointError: there is no usable checkpoint, or not the one that was asked for.
+    """
+    config = workdirs.read_config(workdir)
+    dataset = _load(config)
+    expected = records.read_json(workdir / "run.json").get("data_sha256")
+    if dataset.sha256 != expected:
+        raise WorkdirError(
+            f"{dataset.source} has sha256 {dataset.sha256}, but {workdir} was trained "
+            f"on {expected}: put those data back"
+        )
+    program = build(config, dataset)
+    checkpoints = Checkpoints(workdir)
+    like = jax.eval_shape(partial(training.start, config, program))
+    found = checkpoints.read(like, step if isinstance(step, int) else None)
+    if step == "best":
+        kept = set(checkpoints.steps())
+        lines = [line for line in found.record["lines"] if line["step"] in kept]
+        best = training.best_step(config, lines)
+        if best is not None:
+            found = checkpoints.read(like, best)
+    return Opened(config, dataset, program, found.state.params, found.step)
+
+
+def _load(config: ConfigDict) -> data.Dataset:
+    return data.load(
         config.data.name,
         config.data.path,
         num_valid=config.data.num_valid,
         num_train=config.data.num_train,
     )
-    program = build(config, dataset)
-    workdir.mkdir(parents=True, exist_ok=True)
-    records.write_json(workdir / "config.json", config.to_dict())
-    records.write_json(workdir / "run.json", records.manifest(dataset.sha256))
-    _announce(config, dataset, program, workdir)
-
-    params, timings = _train(config, program, workdir)
-
-    test = jax.device_get(jax.jit(bound_evaluator(program))(params, program.test))
-    likelihood = None
-    if config.eval.num_samples and program.is_likelihood:
-        likelihood = _log_likelihood(config, program, params)
-        timings["evaluation_images_per_second"] = likelihood.images_per_second
-    timings["total_seconds"] = time.perf_counter() - started
-    result = Result(
-        config,
-        dataset,
-        program,
-        params,
-        records.Metrics.read(workdir),
-        test,
-        likelihood,
-        timings,
-    )
-    write_summary(result, workdir)
-    return result
 
 
-def _train(
-    config: ConfigDict, program: Program, workdir: Path
-) -> tuple[Any, dict[str, float]]:
-    """All epochs from the last checkpoint on; returns the parameters."""
-    root = jax.random.key(config.seed)
-    init_key, train_key = jax.random.fold_in(root, 0), jax.random.fold_in(root, 1)
-    algorithm = program.algorithm(
-        Hyperparameters(config.learning_rate, config.weight_prior)
-    )
-    state = jax.jit(lambda key: algorithm.init(program.init(key)))(init_key)
-    checkpoints = records.Checkpoints(workdir)
-    restored = checkpoints.restore(state)
-    if restored is not None:
-        state = restored[1]
-        print(f"continues from step {restored[0]:,}")
-    metrics = records.Metrics(workdir, last_step=int(state.step))
-
-    train = jax.device_put(program.train)
-    curve = jax.device_put(getattr(program, config.eval.curve))
-    evaluate = jax.jit(bound_evaluator(program))
-    one_epoch = (
-        jax.jit(
-            partial(
-                aevb.epoch,
-                algorithm,
-                batch_size=config.batch_size,
-                transform=program.transform,
-            ),
-            donate_argnums=1,
+def _lengths(
+    config: ConfigDict, workdir: Path, program: Program
+) -> tuple[list[int], list[str]]:
+    """The earlier lengths of a run that was made longer, and a warning."""
+    if not (workdir / "run.json").exists():
+        return [], []
+    before = records.read_json(workdir / "run.json")
+    lengths = list(before.get("grown_from", []))
+    length = before.get("num_epochs", program.num_epochs)
+    if program.num_epochs < length:
+        raise WorkdirError(
+            f"{workdir} holds a run of {length} epochs, and {program.num_epochs} are "
+            "asked for: a run may grow, not shrink; choose another --workdir"
         )
-        .lower(train_key, state, train)
-        .compile()
-    )
-
-    first = int(state.step) // program.steps_per_epoch
-    samples_per_epoch = program.steps_per_epoch * config.batch_size
-    seconds = 0.0
-    for epoch in range(first + 1, program.num_epochs + 1):
-        start = time.perf_counter()
-        state, info = jax.block_until_ready(one_epoch(train_key, state, train))
-        seconds += time.perf_counter() - start
-        scalars = {
-            "epoch": epoch,
-            "samples": epoch * samples_per_epoch,
-            "train/objective": float(info.objective),
-            **{f"train/{name}": float(value) for name, value in info.aux.items()},
-        }
-        last = epoch == program.num_epochs
-        if last or epoch % config.eval.every == 0:
-            found = jax.device_get(evaluate(state.params, curve))
-            scalars |= {
-                f"{config.eval.curve}/{name}": float(getattr(found, name))
-                for name in ("bound", "reconstruction", "kl", "active_units")
-            }
-        speed = (epoch - first) * samples_per_epoch / seconds
-        metrics.write(
-            int(state.step), scalars, events_only={"images_per_second": speed}
-        )
-        _progress(config, program, scalars, speed)
-        if last or epoch % config.eval.every == 0:
-            checkpoints.save(int(state.step), state)
-    metrics.close()
-    checkpoints.close()
-    timings = {"training_seconds": seconds}
-    if seconds:
-        trained = program.num_epochs - first
-        timings["training_images_per_second"] = trained * samples_per_epoch / seconds
-    return state.params, timings
+    if program.num_epochs == length:
+        return lengths, []
+    if config.schedule == "constant" and not config.warmup:
+        return [*lengths, length], []
+    return [*lengths, length], [
+        f"the run grows from {length} to {program.num_epochs} epochs, and its step "
+        f"sizes (schedule={config.schedule}, warmup={config.warmup:g}) depend on its "
+        "length: from here on they are those of the longer run, but what is done was "
+        "done with the old ones, so this is not the run that was long from the start"
+    ]
 
 
 def _log_likelihood(
-    config: ConfigDict, program: Program, params: Any
+    config: ConfigDict,
+    program: Program,
+    params: Any,
+    data_sha256: str,
+    workdir: Path,
+    stop: StopRequest,
 ) -> LikelihoodEvaluation:
     evaluate = likelihood_evaluator(
         program,
@@ -195,64 +266,26 @@ def _log_likelihood(
         batch_size=config.eval.batch_size,
     )
     indices = evenly_spaced(len(program.test), config.eval.num_points)
+    parts = records.Parts(
+        workdir / "evaluation" / "log_likelihood.jsonl",
+        {
+            "params": records.digests(params),
+            "data": data_sha256,
+            "binarization": config.data.binarization,
+            "num_samples": config.eval.num_samples,
+            "chunk_size": config.eval.chunk_size,
+            "batch_size": config.eval.batch_size,
+            "indices": indices.tolist(),
+        },
+    )
     print(
         f"log p(x) of {len(indices):,} test images with {config.eval.num_samples:,} "
         "importance samples each"
     )
 
     def progress(done: int, total: int, speed: float) -> None:
-        end = "\n" if done == total else "\r"
-        left = _duration((total - done) / speed)
-        print(
-            f"  {done:,}/{total:,} images, {speed:.1f} images/s, {left} left   ",
-            end=end,
-            flush=True,
-        )
+        print_likelihood(done, total, speed)
+        if done < total:
+            stop.check()
 
-    return evaluate(params, program.test, indices, progress)
-
-
-def _announce(
-    config: ConfigDict, dataset: data.Dataset, program: Program, workdir: Path
-) -> None:
-    splits = (dataset.train, dataset.valid, dataset.test)
-    sizes = " / ".join(f"{len(split.images):,}" for split in splits)
-    widths = "-".join(map(str, (dataset.train.images.shape[1], *config.hidden_dims)))
-    print(f"{dataset.name} ({config.data.binarization}), {sizes} train / valid / test")
-    print(
-        f"{widths}-{config.latent_dim} {config.activation}, {config.estimator} with "
-        f"{config.num_samples} sample{'s' * (config.num_samples > 1)}, "
-        f"{config.optimizer} {config.learning_rate:g}, batches of {config.batch_size}, "
-        f"{program.num_epochs:,} epochs on {jax.devices()[0].device_kind}"
-    )
-    print(f"workdir {workdir}", flush=True)
-
-
-def _progress(
-    config: ConfigDict, program: Program, scalars: dict[str, float], speed: float
-) -> None:
-    """One line an epoch, in nats per image."""
-    epoch = int(scalars["epoch"])
-    left = (program.num_epochs - epoch) * program.steps_per_epoch * config.batch_size
-    parts = [f"epoch {epoch:>{len(str(program.num_epochs))}}/{program.num_epochs}"]
-    parts.append(f"train bound {scalars['train/bound']:8.2f}")
-    if "train/kl" in scalars:
-        parts.append(
-            f"reconstruction {scalars['train/reconstruction']:8.2f} "
-            f"KL {scalars['train/kl']:5.2f}"
-        )
-    curve = config.eval.curve
-    if f"{curve}/bound" in scalars:
-        parts.append(
-            f"{curve} bound {scalars[f'{curve}/bound']:8.2f} "
-            f"KL {scalars[f'{curve}/kl']:5.2f} "
-            f"active {scalars[f'{curve}/active_units']:.0f}"
-        )
-    parts.append(f"{speed:,.0f} images/s, {_duration(left / speed)} left")
-    print("  ".join(parts), flush=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return evaluate(params, program.test, indices, progress, parts)

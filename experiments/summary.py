@@ -110,7 +110,10 @@ def _rows(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
     names = {
         "training_images_per_second": ("training, images/s", ""),
         "evaluation_images_per_second": ("log p(x), images/s", "all samples of each"),
-        "training_seconds": ("training, s", "this process's epochs"),
+        "training_seconds": (
+            "training, s",
+            "of all processes, if interrupted",
+        ),
         "total_seconds": ("in all, s", "data, compilation and evaluation included"),
     }
     for name, (label, remark) in names.items():

@@ -25,6 +25,7 @@ def tiny() -> ConfigDict:
     config.hidden_dims = (8,)
     config.batch_size = 50
     config.epochs = 2
+    config.optimizer = "adam"
     config.eval.num_samples = 4
     config.eval.num_points = 10
     return config
@@ -63,8 +64,11 @@ def fingerprint(config: ConfigDict) -> str:
         program.Hyperparameters(config.learning_rate, config.weight_prior)
     )
     key = jax.random.key(config.seed)
-    params = jax.jit(built.init)(key)
-    state = jax.eval_shape(algorithm.init, params)
+
+    def start() -> aevb.State:
+        return algorithm.init(built.init(jax.random.key(config.seed)))
+
+    state = jax.eval_shape(start)
     epoch = functools.partial(
         aevb.epoch,
         algorithm,
@@ -85,12 +89,14 @@ def fingerprint(config: ConfigDict) -> str:
 
     points = evaluation.evenly_spaced(len(built.test), config.eval.num_points)
     parts = [lowered, str(built.num_epochs), str(points.tolist())]
+    parts.append(jax.jit(start).lower().as_text())
     if config.eval.num_samples:
         batch = built.test[: config.eval.batch_size]
-        parts.append(jax.jit(jax.vmap(log_p, (None, 0))).lower(params, batch).as_text())
+        lower_log_p = jax.jit(jax.vmap(log_p, (None, 0))).lower
+        parts.append(lower_log_p(state.params, batch).as_text())
     digest = hashlib.sha256("\n".join(parts).encode())
-    for leaf in (*jax.tree.leaves(params), built.train, built.valid, built.test):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
+    for images in (built.train, built.valid, built.test):
+        digest.update(np.ascontiguousarray(images).tobytes())
     return digest.hexdigest()
 
 
@@ -125,7 +131,7 @@ CHANGES: dict[str, dict[str, object]] = {
     "optimizer": {"optimizer": "adagrad"},
     "optimizer_args": {"optimizer_args": "b1=0.8"},
     "learning_rate": {"learning_rate": 2e-3},
-    "schedule": {"schedule": "cosine"},
+    "schedule": {"schedule": "constant"},
     "warmup": {"warmup": 0.5},
     "eval.num_samples": {"eval.num_samples": 5},
     "eval.num_points": {"eval.num_points": 9},
@@ -213,7 +219,7 @@ BAD: list[tuple[dict[str, object], str]] = [
     ({"optimizer_args": "0.9"}, "keyword arguments"),
     ({"optimizer_args": "b1=__import__('os')"}, "literal values"),
     ({"optimizer_args": "learning_rate=1.0"}, "does not take"),
-    ({"schedule": "burda", "warmup": 0.1}, "0 with schedule=burda"),
+    ({"schedule": "burda"}, "0 with schedule=burda"),
     ({"eval.every": 0}, "at least 1"),
     ({"eval.curve": "train"}, "one of valid"),
     ({"eval.num_samples": -1}, "at least 0"),

@@ -1,0 +1,71 @@
+"""The package and its dependencies: the one list of them.
+
+Both ends of every range pass the tests: CONTRIBUTING.md says how to check them.
+"""
+
+from pathlib import Path
+
+from setuptools import setup
+
+CORE = [
+    "jax>=0.10,<0.13",
+    "numpy>=2,<3",
+    "optax>=0.2.6,<0.3",
+]
+NETS = ["flax>=0.12.7,<0.13"]
+HMC = ["blackjax>=1.4,<2"]
+EXPERIMENTS = [
+    *NETS,
+    "absl-py>=2.1,<3",
+    'array_record>=0.7,<0.9; platform_system != "Windows"',
+    "importlib_resources>=6.4,<8",  # tensorflow-datasets needs it, undeclared
+    "matplotlib>=3.10.7,<3.12",
+    "ml-collections>=1.1,<2",
+    "orbax-checkpoint>=0.11.30,<0.13",
+    "scipy>=1.14,<2",
+    "tensorboardX>=2.6.2,<3",
+    "tensorflow-datasets>=4.9.9,<4.10",
+]
+TEST = [
+    *EXPERIMENTS,
+    *HMC,
+    "dm-haiku>=0.0.17,<0.1",
+    "equinox>=0.13.1,<0.14",
+    "mypy>=2.1,<3",
+    "numpyro>=0.21,<0.23",
+    "pillow>=11,<14",
+    "pytest>=8,<10",
+    "ruff>=0.17,<0.18",
+]
+
+readme = Path(__file__).with_name("README.md")
+
+setup(
+    name="aevb",
+    version="0.1.0",
+    description="Auto-Encoding Variational Bayes in JAX",
+    long_description=readme.read_text(encoding="utf-8") if readme.exists() else "",
+    long_description_content_type="text/markdown",
+    author="The aevb authors",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11",
+    packages=["aevb", "experiments", "experiments.configs"],
+    package_data={"aevb": ["py.typed"], "experiments": ["assets/**/*"]},
+    install_requires=CORE,
+    extras_require={
+        "nets": NETS,
+        "hmc": HMC,
+        "experiments": EXPERIMENTS,
+        "tensorflow": [*EXPERIMENTS, "tensorflow>=2.20,<3"],
+        "test": TEST,
+    },
+)

@@ -1,0 +1,41 @@
+"""What the tests stand on: strict promotion, eight devices, standard errors."""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Runs a test in double precision."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def standard_promotion() -> Iterator[None]:
+    """Lifts strict promotion, for other libraries: optax.adam, numpyro, haiku."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture
+def z_score() -> Callable[..., np.ndarray]:
+    """The distance of a mean of independent draws from the truth, in standard errors.
+
+    |z| < 4.9 is the two-sided test with a false alarm in a million; z < -4.9 shows a
+    mean to be below.
+    """
+
+    def z_score(draws: jax.Array, truth: jax.Array | float) -> np.ndarray:
+        draws = np.asarray(draws, np.float64)
+        std_error = draws.std(axis=0, ddof=1) / np.sqrt(len(draws))
+        return (draws.mean(axis=0) - np.asarray(truth, np.float64)) / std_error
+
+    return z_score
