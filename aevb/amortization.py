@@ -83,7 +83,7 @@ def optimize_posterior(
     >>> local = optimize_posterior(
     ...     decode, jax.random.key(0), jnp.full(1, 2.0),
     ...     DiagNormal(jnp.zeros(1), jnp.zeros(1)),
-    ...     optimizer=optax.adam(0.03), num_steps=1000)
+    ...     optimizer=optax.sgd(0.1), num_steps=1000)
     >>> print(local.posterior.loc.round(1))
     [1.]
     """

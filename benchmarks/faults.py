@@ -116,9 +116,12 @@ def kills(folder: Path, cache: str, count: int) -> str:
     for trial in range(count):
         workdir = folder / f"killed-{trial}"
         process = start(workdir, cache)
-        if trial % 2:  # once it is there, wait for a save to begin
-            time.sleep(generator.random() * 0.5 * seconds)
-            while process.is_alive() and not Checkpoints(workdir).unfinished():
+        if trial % 2:  # within the save of some epoch
+            wanted = 20 * generator.randrange(11)  # steps; an epoch has 20
+            while process.is_alive() and not (
+                Checkpoints(workdir).unfinished()
+                and wanted <= max([0, *Checkpoints(workdir).steps()])
+            ):
                 pass
             time.sleep(0.05 * generator.random())
         else:
@@ -144,6 +147,7 @@ def replays(folder: Path, cache: str, epochs: int) -> str:
     config = small(epochs=epochs, **{"checkpoint.keep": 1000, "eval.every": 5})
     program = runner.build(config, runner._load(config))
     with mock.patch.object(training, "print_epoch"):
+        (folder / "whole").mkdir()
         training.train(config, program, folder / "whole", StopRequest())
         expected = outcome(folder / "whole")
         steps = Checkpoints(folder / "whole").steps()

@@ -24,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from experiments.records import WorkdirError, digests, is_writer, json_digest
+from experiments.lock import WorkdirError
+from experiments.records import digests, is_writer, json_digest
 from experiments.report import write_atomically
 
 __all__ = ["CheckpointError", "Checkpoints", "Restored"]

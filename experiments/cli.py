@@ -19,7 +19,7 @@ from experiments.checkpoints import CheckpointError
 from experiments.config import ConfigError, validate
 from experiments.data import DataError
 from experiments.interruption import StoppedError
-from experiments.records import WorkdirError
+from experiments.lock import WorkdirError
 from experiments.training import DivergenceError
 
 __all__ = ["CONFIGS", "exit_codes", "integers", "main", "parse"]

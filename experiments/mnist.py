@@ -15,17 +15,26 @@ Exit codes: 0 done; 1 usage, configuration, data or workdir error; 2 diverged; 3
 usable checkpoint; 75 stopped by a signal after saving (run the same command again).
 """
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ml_collections import ConfigDict
+from experiments import lock
 
-from experiments import cli, runner
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 
-def run(config: ConfigDict, workdir: str) -> None:
+def run(config: "ConfigDict", workdir: str) -> None:
     """Runs one configuration in `workdir`, or in one that is named after it."""
+    from experiments import runner
+
     runner.run(config, Path(workdir or runner.default_workdir("mnist", config)))
 
 
 if __name__ == "__main__":
+    lock.refuse_if_held(sys.argv)  # before JAX and the rest are imported
+
+    from experiments import cli
+
     cli.main(run, config_file="default.py", usage=__doc__)

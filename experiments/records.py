@@ -25,12 +25,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.lock import WorkdirError
 from experiments.report import write_atomically
 
 __all__ = [
     "Metrics",
     "Parts",
-    "WorkdirError",
     "digests",
     "flatten",
     "is_writer",
@@ -42,10 +42,6 @@ __all__ = [
 
 # What decides the bits of a run, beside its configuration and data.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-
-
-class WorkdirError(RuntimeError):
-    """A workdir that cannot be used or written; the message is for who named it."""
 
 
 def is_writer() -> bool:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from experiments import data, records, training
+from experiments import data, lock, records, training
 from experiments import workdir as workdirs
 from experiments.checkpoints import Checkpoints
 from experiments.evaluation import (
@@ -27,9 +27,9 @@ from experiments.evaluation import (
     likelihood_evaluator,
 )
 from experiments.interruption import StopRequest
+from experiments.lock import WorkdirError
 from experiments.program import Program, build
 from experiments.progress import announce, print_likelihood
-from experiments.records import WorkdirError
 
 __all__ = ["Opened", "Result", "default_workdir", "load_run", "run"]
 
@@ -112,11 +112,13 @@ def run(config: ConfigDict, workdir: Path) -> Result:
         if records.is_writer():
             if workdir.parent == Path("runs"):
                 workdir.parent.mkdir(exist_ok=True)
-            stack.enter_context(workdirs.locked(workdir))
+            stack.enter_context(lock.locked(workdir))
         stop = stack.enter_context(StopRequest())
         try:
             return _run(config, workdir, stop, started)
         except OSError as error:
+            if error.errno is None:  # not of a file: a library that cannot be loaded
+                raise
             raise WorkdirError(
                 f"{error.filename or workdir} cannot be written ({error.strerror}): "
                 "what was there is whole; mend that and run the same command again"

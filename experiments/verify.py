@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from experiments import cli, data, records
+from experiments import cli, data, lock, records
 from experiments import workdir as workdirs
 from experiments.checkpoints import CheckpointError, Checkpoints
 from experiments.config import ConfigError
 from experiments.data import DataError
-from experiments.records import WorkdirError
+from experiments.lock import WorkdirError
 
 __all__ = ["Finding", "main", "verify"]
 
@@ -51,7 +51,7 @@ def verify(workdir: Path) -> tuple[list[Finding], int]:
             findings.append(Finding((False, what, text)))
             return False
 
-    if held := workdirs.holder(workdir):
+    if held := lock.holder(workdir):
         look("lock", lambda: f"process {held} is writing: what follows may change")
     look("config.json", lambda: _config(workdir))
     look("data", lambda: _data(workdir))

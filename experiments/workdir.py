@@ -1,11 +1,7 @@
-"""The directory of a run: one writer at a time, and only the run that it holds."""
+"""The directory of a run: room for it, and only the run that it holds."""
 
-import fcntl
-import os
 import shutil
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,71 +9,15 @@ from ml_collections import ConfigDict
 
 from experiments import records
 from experiments.config import base, validate
-from experiments.records import WorkdirError
+from experiments.lock import WorkdirError
 
-__all__ = ["check_continues", "check_room", "holder", "locked", "read_config"]
+__all__ = ["check_continues", "check_room", "read_config"]
 
-_LOCK = "lock"
 # May change between a run and its continuation: how long, what is looked at and kept.
 _FREE = ("epochs", "train_samples", "eval.", "checkpoint.")
 # Parts of the manifest that decide the bits, and parts that may.
 _REFUSED = ("packages", "platform", "device_kind", "x64", "data_sha256")
 _WARNED = ("code_sha256", "cpu", "num_cores", "xla_flags")
-
-
-@contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Makes the directory and holds its lock, which dies with the process (`flock`).
-
-    Raises:
-      WorkdirError: it cannot be made or written, or another process holds it.
-    """
-    if not workdir.parent.is_dir():
-        raise WorkdirError(
-            f"{workdir.parent} is not a directory, so {workdir.name} cannot be made in "
-            "it: make it first, or choose another --workdir"
-        )
-    if workdir.exists() and not workdir.is_dir():
-        raise WorkdirError(f"{workdir} is a file: choose another --workdir")
-    try:
-        workdir.mkdir(exist_ok=True)
-        descriptor = os.open(workdir / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise WorkdirError(
-            f"{workdir} cannot be written ({error.strerror}): choose another --workdir"
-        ) from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"{os.getpid()} on {socket.gethostname()}".encode())
-        except BlockingIOError:
-            held = os.read(descriptor, 1000).decode(errors="replace")
-            raise WorkdirError(
-                f"{workdir} is in use by process {held}: wait for it, stop it, or "
-                "choose another --workdir"
-            ) from None
-        except OSError as error:
-            raise WorkdirError(
-                f"{workdir} cannot be locked ({error.strerror}): make room, or choose "
-                "another --workdir"
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def holder(workdir: Path) -> str:
-    """The process that writes to a directory now, or ""."""
-    try:
-        with (workdir / _LOCK).open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return file.read(1000).decode(errors="replace")
-    except OSError:
-        pass
-    return ""
 
 
 def read_config(workdir: Path) -> ConfigDict:

@@ -1,16 +1,17 @@
 """The command line: one clear line for every mistake, before anything is compiled."""
 
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 
-from experiments import cli, verify
+from experiments import cli, lock, verify
 from experiments.checkpoints import CheckpointError
 from experiments.config import ConfigError
 from experiments.interruption import StoppedError
-from experiments.records import WorkdirError
+from experiments.lock import WorkdirError
 from experiments.training import DivergenceError
 
 # ml_collections loads a config file in the old way.
@@ -171,3 +172,22 @@ def test_the_command_refuses_before_it_compiles():
     assert done.returncode == 1
     expected = "error: config.epochs is -1, expected at least 0\n"
     assert (done.stdout, done.stderr) == ("", expected)
+
+
+def test_a_second_process_is_refused_before_jax_is_imported(tmp_path):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['mnist', '--workdir={tmp_path}']\n"
+        "try:\n"
+        "    runpy.run_module('experiments.mnist', run_name='__main__')\n"
+        "finally:\n"
+        "    print('jax' in sys.modules)\n"
+    )
+    with lock.locked(tmp_path):
+        found = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+        )
+    assert found.returncode == 1
+    assert found.stdout == "False\n"
+    assert f"is in use by process {os.getpid()} on " in found.stderr
+    assert found.stderr.count("\n") == 1

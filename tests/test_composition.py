@@ -124,12 +124,18 @@ def equinox(weights):
             return aevb.Bernoulli(self.layers["logits"](h))
 
     key = jax.random.key(0)
-    layers = {name: eqx.nn.Linear(*dims, key=key) for name, dims in LAYERS.items()}
-    model = eqx.tree_at(
-        lambda model: [(layer.weight, layer.bias) for layer in model.layers.values()],
-        Model(layers),
-        [(weights[name][0].T, weights[name][1]) for name in LAYERS],
+    model = Model(
+        {name: eqx.nn.Linear(*dims, key=key) for name, dims in LAYERS.items()}
     )
+    for name, (kernel, bias) in weights.items():
+        model = eqx.tree_at(
+            lambda model, name=name: (
+                model.layers[name].weight,
+                model.layers[name].bias,
+            ),
+            model,
+            (kernel.T, bias),
+        )
     return model.encode, model.decode, {}
 
 
@@ -170,7 +176,6 @@ def bounds(make, weights):
             args = encode, decode, key, X
             return {
                 "elbo": aevb.elbo(*args, **options, **kl).value,
-                "elbo_generic": aevb.elbo_generic(*args, **options).value,
                 "stop_score": aevb.elbo_generic(
                     *args, **options, stop_score=True
                 ).value,
@@ -204,7 +209,7 @@ def test_our_kl_and_numpyros_may_be_mixed(weights, standard_promotion):
     """A numpyro q beside our prior has no closed form; `elbo_generic` needs none."""
     encode, decode, _ = numpyro(weights)
     args = encode, decode, jax.random.key(0), X
-    with pytest.raises(TypeError, match=r"Independent to DiagNormal: .* elbo_generic"):
+    with pytest.raises(TypeError, match=r"Independent to DiagNormal: .*elbo_generic"):
         aevb.elbo(*args)
     ours = plain(weights)[:2]
     np.testing.assert_allclose(

@@ -59,18 +59,22 @@ def test_diagnostics_say_that_it_has_mixed(linear_draws):
 
 
 def test_r_hat_sees_chains_that_stand_still():
-    draws = hmc.sample_posterior(
-        LINEAR.decode, jax.random.key(0), X, 3 * starts(jax.random.key(2), 4, 3),
-        num_samples=20, num_burn_in=0, step_size=1e-3,
-    )  # fmt: skip
+    run = partial(
+        hmc.sample_posterior,
+        LINEAR.decode,
+        num_samples=20,
+        num_burn_in=0,
+        step_size=1e-3,
+    )
+    draws = jax.jit(run)(jax.random.key(0), X, 3 * starts(jax.random.key(2), 4, 3))
     assert jnp.all(draws.r_hat > 2)
 
 
 def test_step_size_is_fixed_without_burn_in():
-    run = partial(
-        hmc.sample_posterior, LINEAR.decode, jax.random.key(0), X,
-        starts(jax.random.key(2), 2, 3),
-    )  # fmt: skip
+    def run(**options):
+        sample = partial(hmc.sample_posterior, LINEAR.decode, **options)
+        return jax.jit(sample)(jax.random.key(0), X, starts(jax.random.key(2), 2, 3))
+
     draws = run(num_samples=7, num_burn_in=0, step_size=0.123, thinning=2)
     np.testing.assert_allclose(draws.step_size, 0.123, rtol=1e-6)
     assert draws.zs.shape == (2, 7, 3)
@@ -94,9 +98,7 @@ def test_energy_error_falls_as_the_square_of_the_step_size():
         draws = jax.jit(run)(jax.random.key(1), x, starts(jax.random.key(2), 500, 2))
         return jnp.sqrt(jnp.mean(draws.energy_error**2))
 
-    errors = [rms_error(halvings) for halvings in range(3)]
-    ratios = np.divide(errors[:-1], errors[1:])
-    np.testing.assert_allclose(ratios, 4, rtol=0.1)
+    np.testing.assert_allclose(rms_error(0) / rms_error(2), 16, rtol=0.1)
 
 
 def test_chain_passes_a_geweke_joint_test(z_score):
@@ -159,8 +161,7 @@ def test_simulation_based_calibration(model):
 
 
 @pytest.mark.parametrize("latent_dim", [2, 3])
-@pytest.mark.parametrize("fit", [aevb.fit_normal, aevb.fit_kernel_density])
-def test_appendix_d_is_within_a_tenth_of_a_nat(fit, latent_dim, z_score):
+def test_appendix_d_is_within_a_tenth_of_a_nat(latent_dim, z_score):
     decode = bernoulli_decoder(latent_dim)
     num_points = 41 if latent_dim == 3 else 101
 
@@ -171,25 +172,30 @@ def test_appendix_d_is_within_a_tenth_of_a_nat(fit, latent_dim, z_score):
             decode, key, x, starts(start_key, 10, latent_dim),
             num_samples=50, num_burn_in=100, thinning=4,
         )  # fmt: skip
-        estimate = aevb.reciprocal_log_likelihood(decode, x, draws.zs, fit=fit)
+        estimates = [
+            aevb.reciprocal_log_likelihood(decode, x, draws.zs, fit=fit)
+            for fit in (aevb.fit_normal, aevb.fit_kernel_density)
+        ]
         truth = aevb.quadrature(
             decode, x, latent_dim=latent_dim, num_points=num_points, limit=6.0
         )
-        return estimate, truth.log_likelihood
+        return estimates, truth.log_likelihood
 
-    estimate, truth = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(9), 40))
-    error = estimate.log_likelihood - truth
-    assert abs(jnp.mean(error)) < 0.1
-    assert jnp.sqrt(jnp.mean(error**2)) < 0.1
-    assert z_score(error, 0.0) > -4  # biased up
-    assert 0.5 < jnp.sqrt(jnp.mean((error / estimate.std_error) ** 2)) < 2
+    estimates, truth = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(9), 40))
+    for estimate in estimates:
+        error = estimate.log_likelihood - truth
+        assert abs(jnp.mean(error)) < 0.1
+        assert jnp.sqrt(jnp.mean(error**2)) < 0.1
+        assert z_score(error, 0.0) > -4  # biased up
+        assert 0.5 < jnp.sqrt(jnp.mean((error / estimate.std_error) ** 2)) < 2
 
 
 def test_reciprocal_is_log_p_where_the_density_is_the_posterior():
     zs = jax.random.normal(jax.random.key(0), (4, 30, 3))  # draws of anything
-    estimate = aevb.reciprocal_log_likelihood(
-        LINEAR.decode, X, zs, fit=lambda zs: LINEAR.posterior(X)
+    run = partial(
+        aevb.reciprocal_log_likelihood, LINEAR.decode, fit=lambda _: LINEAR.posterior(X)
     )
+    estimate = jax.jit(run)(X, zs)
     np.testing.assert_allclose(estimate[0], LINEAR.log_likelihood(X), rtol=1e-5)
     np.testing.assert_allclose(estimate.ess, 60, rtol=1e-4)
     assert estimate.std_error < 1e-4
@@ -204,7 +210,7 @@ def test_reciprocal_is_unbiased_for_one_over_p_and_biased_up(z_score):
         return aevb.reciprocal_log_likelihood(LINEAR.decode, X, zs).log_likelihood
 
     # Few draws, so that the bias shows.
-    values = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), 5000))
+    values = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), 20_000))
     truth = LINEAR.log_likelihood(X)
     assert abs(z_score(jnp.exp(truth - values), 1.0)) < 4.9
     assert z_score(values, truth) > 4.9

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import records, workdir
+from experiments import lock, records, workdir
 from experiments.checkpoints import CheckpointError, Checkpoints
-from experiments.records import Metrics, Parts, WorkdirError
+from experiments.lock import WorkdirError
+from experiments.records import Metrics, Parts
 
 STEPS = (100, 200)
 
@@ -245,14 +246,14 @@ def test_damaged_parts_are_done_again(tmp_path):
 
 def test_one_writer(tmp_path):
     with (
-        workdir.locked(tmp_path),
+        lock.locked(tmp_path),
         pytest.raises(WorkdirError, match=rf"in use by process {os.getpid()} on \w+"),
-        workdir.locked(tmp_path),
+        lock.locked(tmp_path),
     ):
         raise AssertionError("two writers")
-    assert workdir.holder(tmp_path) == ""
-    with workdir.locked(tmp_path):
-        assert workdir.holder(tmp_path).startswith(f"{os.getpid()} on ")
+    assert lock.holder(tmp_path) == ""
+    with lock.locked(tmp_path):
+        assert lock.holder(tmp_path).startswith(f"{os.getpid()} on ")
 
 
 def test_places_that_cannot_be_a_workdir(tmp_path):
@@ -262,7 +263,7 @@ def test_places_that_cannot_be_a_workdir(tmp_path):
         (tmp_path / "file" / "run", "is not a directory"),
         (tmp_path / "none" / "run", "none is not a directory.*make it first"),
     ):
-        with pytest.raises(WorkdirError, match=reason), workdir.locked(place):
+        with pytest.raises(WorkdirError, match=reason), lock.locked(place):
             pass
 
 
@@ -271,12 +272,12 @@ def test_a_read_only_place_is_refused(small_disk):
     subprocess.run(remount, check=True)
     with (
         pytest.raises(WorkdirError, match=r"cannot be written \(Read-only"),
-        workdir.locked(small_disk),
+        lock.locked(small_disk),
     ):
         pass
     with (
         pytest.raises(WorkdirError, match=r"cannot be written \(Read-only"),
-        workdir.locked(small_disk / "run"),
+        lock.locked(small_disk / "run"),
     ):
         pass
 

@@ -19,7 +19,7 @@ from experiments import config as fields
 from experiments import data, records, runner, training, verify
 from experiments.checkpoints import CheckpointError, Checkpoints
 from experiments.interruption import StoppedError, StopRequest
-from experiments.records import WorkdirError
+from experiments.lock import WorkdirError
 
 # optax.adam raises a float to an integer power.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
