@@ -22,9 +22,10 @@ EXPERIMENTS = [
     "matplotlib>=3.10.7,<3.12",
     "ml-collections>=1.1,<2",
     "orbax-checkpoint>=0.11.30,<0.13",
+    "pillow>=11,<14",
     "scipy>=1.14,<2",
     "tensorboardX>=2.6.2,<3",
-    "tensorflow-datasets>=4.9.9,<4.10",
+    "tensorflow-datasets>=4.9.10,<4.10",
 ]
 TEST = [
     *EXPERIMENTS,
@@ -33,8 +34,8 @@ TEST = [
     "equinox>=0.13.1,<0.14",
     "mypy>=2.1,<3",
     "numpyro>=0.21,<0.23",
-    "pillow>=11,<14",
     "pytest>=8,<10",
+    "pytest-xdist>=3.6,<4",
     "ruff>=0.17,<0.18",
 ]
 

@@ -30,12 +30,11 @@ def sigmoid_temperatures(num_temperatures: int, *, width: float = 4.0) -> jax.Ar
 
     Source: Wu et al., arXiv 1611.04273, section 5 (δ = 4).
 
-    >>> print(np.round(sigmoid_temperatures(5), 2))
-    [0.  0.1 0.5 0.9 1. ]
+    >>> print(*(f"{beta:.2f}" for beta in sigmoid_temperatures(5)))
+    0.00 0.10 0.50 0.90 1.00
     """
     beta = jax.nn.sigmoid(width * jnp.linspace(-1, 1, num_temperatures))
-    beta = (beta - beta[0]) / (beta[-1] - beta[0])
-    return beta
+    return (beta - beta[0]) / (beta[-1] - beta[0])
 
 
 def check_temperatures(temperatures: jax.Array) -> None:

@@ -1,6 +1,15 @@
 """What the tests stand on: strict promotion, eight devices, standard errors."""
 
+import os
 from collections.abc import Callable, Iterator
+
+# Most of the suite's time is compiling small programs: LLVM's passes are not worth it.
+# Set before JAX reads it.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_backend_optimization_level=0"
+    + " --xla_llvm_disable_expensive_passes=true"
+)
 
 import jax
 import numpy as np

@@ -136,12 +136,10 @@ def test_chain_passes_a_geweke_joint_test(z_score):
     assert np.all(np.abs(z_score(end[:, 2:4], 1.0)) < 4.9)
 
 
-@pytest.mark.parametrize("model", ["bernoulli", "linear"])
-def test_simulation_based_calibration(model):
+def test_simulation_based_calibration():
     """z ~ p(z), x ~ p(x|z): the rank of z among draws of p(z|x) is uniform."""
-    num_datapoints, num_draws = 1000, 15
-    latent_dim = 2 if model == "bernoulli" else 3
-    decode = bernoulli_decoder(2) if model == "bernoulli" else LINEAR.decode
+    num_datapoints, num_draws, latent_dim = 1000, 15, 2
+    decode = bernoulli_decoder(latent_dim)
 
     def rank(key):
         z_key, x_key, start_key, key = jax.random.split(key, 4)
@@ -163,7 +161,7 @@ def test_simulation_based_calibration(model):
 @pytest.mark.parametrize("latent_dim", [2, 3])
 def test_appendix_d_is_within_a_tenth_of_a_nat(latent_dim, z_score):
     decode = bernoulli_decoder(latent_dim)
-    num_points = 41 if latent_dim == 3 else 101
+    num_points = 31 if latent_dim == 3 else 61
 
     def one(key):
         z_key, x_key, start_key, key = jax.random.split(key, 4)
@@ -181,7 +179,7 @@ def test_appendix_d_is_within_a_tenth_of_a_nat(latent_dim, z_score):
         )
         return estimates, truth.log_likelihood
 
-    estimates, truth = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(9), 40))
+    estimates, truth = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(9), 30))
     for estimate in estimates:
         error = estimate.log_likelihood - truth
         assert abs(jnp.mean(error)) < 0.1

@@ -153,20 +153,21 @@ def test_importance_reduces_to_iwae(log_weights):
     np.testing.assert_allclose(bound, expected, rtol=2e-6)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2])
-def test_any_split_of_the_data_gives_the_same_bits(batch_size):
+@pytest.mark.parametrize(
+    ("estimator", "batch_size"),
+    [
+        (partial(aevb.importance_log_likelihood, num_samples=90, chunk_size=40), 1),
+        (partial(aevb.iwae, num_samples=90), 2),
+    ],
+)
+def test_any_split_of_the_data_gives_the_same_bits(estimator, batch_size):
     decode, _ = bernoulli_model(2, data_dim=50)
+    encode = lambda x: aevb.DiagNormal(x[:2], x[2:4])  # noqa: E731
     xs = jax.random.bernoulli(jax.random.key(6), 0.4, (7, 50)).astype(jnp.float32)
     evaluate = jax.jit(
         partial(
             aevb.map_datapoints,
-            partial(
-                aevb.importance_log_likelihood,
-                lambda x: aevb.DiagNormal(x[:2], x[2:4]),
-                decode,
-                num_samples=100,
-                chunk_size=40,
-            ),
+            partial(estimator, encode, decode),
             batch_size=batch_size,
         )
     )

@@ -83,7 +83,7 @@ def test_cosine_falls_from_the_step_size_to_zero_after_its_warmup(dataset):
 
 def test_burda_s_stages_are_the_paper_s_passes(dataset):
     config = fields.base()
-    config.schedule, config.learning_rate = "burda", 1e-3
+    config.schedule, config.warmup, config.learning_rate = "burda", 0.0, 1e-3
     sizes = step_sizes(config, dataset, 3280)
     found, counts = np.unique(np.round(sizes, 12), return_counts=True)
     np.testing.assert_array_equal(counts[::-1], 3 ** np.arange(8))
@@ -96,6 +96,7 @@ def test_adagrad_starts_its_sum_of_squares_at_zero(dataset):
     config.hidden_dims = (4,)
     config.optimizer, config.optimizer_args = "adagrad", "eps=1e-20"
     config.learning_rate, config.batch_size = 0.02, 100
+    config.schedule, config.warmup = "constant", 0.0
     built = program.build(config, dataset)
     algorithm = built.algorithm(program.Hyperparameters(0.02, 0.0))
     params = jax.jit(built.init)(jax.random.key(0))
