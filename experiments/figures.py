@@ -33,6 +33,7 @@ __all__ = [
     "learning_curve",
     "manifold_points",
     "reconstructions",
+    "scatter",
 ]
 
 _DPI = 150
@@ -327,6 +328,48 @@ def image_grid(
         raise ValueError(f"need columns >= 1 and gap >= 0, got {columns} and {gap}")
     canvas = _tile(_pixels(images, "images"), columns, gap)
     return _save(_picture(canvas, title), path, palette=False)
+
+
+def scatter(
+    path: str | os.PathLike[str],
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    mark_x: float | None = None,
+) -> Path:
+    """Draws one quantity of each datapoint against another; points overlap visibly.
+
+    Args:
+      path: the PNG file to write.
+      x: `[N]` values.
+      y: `[N]` values.
+      xlabel: the horizontal axis, with its unit.
+      ylabel: the vertical axis, with its unit.
+      title: above the axes.
+      mark_x: a vertical line, such as a threshold.
+
+    Returns:
+      The path written.
+
+    Raises:
+      ValueError: x and y are not vectors of one length.
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(
+            f"x and y must be vectors of one length, got shapes {x.shape} and {y.shape}"
+        )
+    figure, axes = _axes(6.4, 4.2, title)
+    axes.axhline(0, color=_PALE, linewidth=1)
+    if mark_x is not None:
+        axes.axvline(mark_x, color=_GREYS[0], linewidth=1, linestyle="--")
+    _scatter(axes, x, y, np.zeros(len(x), int), [_LINES[0]])
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    return _save(figure, path)
 
 
 def _axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
