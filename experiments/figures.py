@@ -34,6 +34,7 @@ __all__ = [
     "manifold_points",
     "reconstructions",
     "scatter",
+    "sweep_field",
 ]
 
 _DPI = 150
@@ -372,6 +373,52 @@ def scatter(
     return _save(figure, path)
 
 
+def sweep_field(
+    path: str | os.PathLike[str],
+    values: Sequence[Any],
+    results: ArrayLike,
+    *,
+    xlabel: str,
+    ylabel: str,
+) -> Path:
+    """Draws a result of many runs against one swept field, with the mean at each value.
+
+    Positive numbers that span a factor of ten or more get a logarithmic axis; anything
+    but numbers stands in the order of its first appearance.
+
+    Args:
+      path: the PNG file to write.
+      values: of the field, one a run: numbers or strings.
+      results: `[N]` one a run.
+      xlabel: the field.
+      ylabel: the result, with its unit.
+
+    Returns:
+      The path written.
+    """
+    results = np.asarray(results, float)
+    figure, axes = _axes(6.4, 4.2, f"By {xlabel}")
+    names: list[str] = []
+    if all(isinstance(value, int | float) for value in values):
+        x = np.asarray(values, float)
+        if x.min() > 0 and x.max() >= 10 * x.min():
+            axes.set_xscale("log")
+    else:
+        names = list(dict.fromkeys(map(str, values)))
+        x = np.array([names.index(str(value)) for value in values], float)
+        axes.set_xticks(range(len(names)), names)
+    _scatter(axes, x, results, np.zeros(len(x), int), [_LINES[0]])
+    places = np.unique(x)
+    means = [results[x == place].mean() for place in places]
+    axes.plot(places, means, color=_LINES[1], linewidth=1.5, marker="_", markersize=14)
+    if not names and len(places) <= 8:
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    return _save(figure, path)
+
+
 def _axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     figure = Figure((width, height), dpi=_DPI, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
@@ -473,7 +520,8 @@ def _legend_below(figure: Figure, axes: Axes, num_last: int = 0) -> None:
         handles[num_last:] + handles[:num_last],
         labels[num_last:] + labels[:num_last],
         loc="outside lower center",
-        ncols=2 if len(labels) in (2, 4) else 3,
+        # What is wider than the figure would be cut off.
+        ncols=min(2 if len(labels) in (2, 4) else 3, 90 // max(map(len, labels))),
         frameon=False,
         fontsize=9,
         handlelength=2.8,
