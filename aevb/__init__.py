@@ -59,7 +59,7 @@ from aevb.reciprocal import (
 )
 from aevb.sandwich import Sandwich, bdmc
 from aevb.temperatures import linear_temperatures, sigmoid_temperatures
-from aevb.train import epoch, fit, gradient_algorithm
+from aevb.train import epoch, epoch_batches, fit, gradient_algorithm, scan_updates
 from aevb.types import (
     Algorithm,
     Decode,
@@ -105,6 +105,7 @@ __all__ = [
     "elbo",
     "elbo_generic",
     "epoch",
+    "epoch_batches",
     "fit",
     "fit_kernel_density",
     "fit_normal",
@@ -125,6 +126,7 @@ __all__ = [
     "quadrature",
     "reciprocal_log_likelihood",
     "reverse_annealed_log_likelihood",
+    "scan_updates",
     "sigmoid_temperatures",
     "summarize",
 ]

@@ -108,6 +108,7 @@ def importance_log_likelihood(
     prior: Posterior | None = None,
     num_samples: int,
     chunk_size: int = 100,
+    axis_name: str | None = None,
 ) -> ImportanceEstimate:
     """Estimates log p(x) with exactly K importance samples, in bounded memory.
 
@@ -126,6 +127,8 @@ def importance_log_likelihood(
       prior: p(z); None is the standard normal of z's shape.
       num_samples: K, static.
       chunk_size: samples at a time, static; need not divide K.
+      axis_name: a mapped axis (`jax.shard_map`) whose devices share the K samples of
+        this datapoint: the same draws, chunk by chunk in turn. None is one device.
 
     Returns:
       `ImportanceEstimate`.
@@ -174,7 +177,13 @@ def importance_log_likelihood(
     sums, lost = _Sums(zeros - jnp.inf, zeros, zeros), _Sums(zeros, zeros, zeros)
     top = jnp.full(min(tail_size(num_samples) + 1, num_samples), -jnp.inf, dtype)
     starts = jnp.arange(0, num_samples, chunk_size)
-    (sums, _, top), _ = jax.lax.scan(step, (sums, lost, top), starts)
+    if axis_name is None:
+        (sums, _, top), _ = jax.lax.scan(step, (sums, lost, top), starts)
+    else:
+        starts = _share(starts, num_samples, axis_name)
+        carry = jax.lax.pcast((sums, lost, top), axis_name, to="varying")
+        (sums, _, top), _ = jax.lax.scan(step, carry, starts)
+        sums, top = _combine(sums, top, axis_name)
 
     curve = sums.max + jnp.log(sums.first) - jnp.log(sizes.astype(dtype))
     ess = sums.first[-1] ** 2 / sums.second[-1]
@@ -208,6 +217,29 @@ def _merge(total: _Sums, lost: _Sums, chunk: _Sums) -> tuple[_Sums, _Sums]:
         _Sums(peak, first, second),
         _Sums(jnp.zeros_like(peak), first_lost, second_lost),
     )
+
+
+def _share(starts: jax.Array, num_samples: int, axis_name: str) -> jax.Array:
+    """This device's chunks, in turn; one beyond K, of no weight, where none is left."""
+    num_devices = jax.lax.axis_size(axis_name)
+    starts = jnp.pad(
+        starts, (0, -len(starts) % num_devices), constant_values=num_samples
+    )
+    return starts.reshape(-1, num_devices)[:, jax.lax.axis_index(axis_name)]
+
+
+def _combine(sums: _Sums, top: jax.Array, axis_name: str) -> tuple[_Sums, jax.Array]:
+    """The sums over all devices, and the largest of all their weights."""
+    peak = jax.lax.pmax(sums.max, axis_name)
+    scale = jnp.exp(sums.max - _finite(peak))
+    first, second = jax.lax.psum(
+        (sums.first * scale, sums.second * scale**2), axis_name
+    )
+    # A psum, not an all_gather, so that it is known to be the same everywhere.
+    mine = jax.lax.axis_index(axis_name) == jnp.arange(jax.lax.axis_size(axis_name))
+    weights = jax.lax.psum(jnp.where(mine[:, None], top, 0), axis_name)
+    top, _ = jax.lax.top_k(weights.reshape(-1), len(top))
+    return _Sums(peak, first, second), top
 
 
 def _finite(peak: jax.Array) -> jax.Array:

@@ -12,7 +12,26 @@ import jax.numpy as jnp
 
 from aevb.types import Objective, PyTree
 
-__all__ = ["dataset_bound", "log_weight_prior", "map_objective"]
+__all__ = ["dataset_bound", "global_indices", "log_weight_prior", "map_objective"]
+
+
+def global_indices(count: int, axis_name: str | None) -> jax.Array:
+    """The indices of this device's datapoints in the minibatch of all devices.
+
+    Args:
+      count: datapoints on each device.
+      axis_name: the mapped axis over which the minibatch is split, device 0 having its
+        first part; None where one device has all of it.
+
+    Returns:
+      `[count]` int32.
+    """
+    indices = jnp.arange(count)
+    return (
+        indices
+        if axis_name is None
+        else indices + count * jax.lax.axis_index(axis_name)
+    )
 
 
 def dataset_bound(bounds: jax.Array, num_datapoints: int) -> jax.Array:
@@ -77,6 +96,7 @@ def map_objective(
     *,
     num_datapoints: int,
     log_prior: Callable[[PyTree], jax.Array] | None = None,
+    axis_name: str | None = None,
 ) -> Objective:
     """The objective of Algorithm 1: the bound, with a prior on the parameters (MAP).
 
@@ -90,6 +110,9 @@ def map_objective(
       bound: `bound(params, key, x) -> (value [], aux)` for one x `[D]`, in nats.
       num_datapoints: N, the size of the training set (not of the minibatch).
       log_prior: `log_prior(params) -> []` in nats, such as `log_weight_prior`.
+      axis_name: the mapped axis over which the minibatch is split (see
+        `aevb.gradient_algorithm`): i is then the index in all of it, and the value that
+        of a device's part, whose *mean* over devices is the value of the whole.
 
     Returns:
       `objective(params, key, batch) -> (value [], aux)`. Datapoint i of the minibatch
@@ -110,7 +133,7 @@ def map_objective(
         def one(index: jax.Array, x: jax.Array) -> tuple[jax.Array, PyTree]:
             return bound(params, jax.random.fold_in(key, index), x)
 
-        bounds, aux = jax.vmap(one)(jnp.arange(len(batch)), batch)
+        bounds, aux = jax.vmap(one)(global_indices(len(batch), axis_name), batch)
         value = dataset_bound(bounds, num_datapoints)
         if log_prior is not None:
             value += log_prior(params)

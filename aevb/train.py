@@ -13,21 +13,31 @@ of one compiled program:
 Keys: step t of a run uses `fold_in(key, t)`; the order of epoch e comes from
 `fold_in(fold_in(key, -1), e)`. Nothing random is stored, so a run that continues from
 a saved `State` repeats the run that never stopped.
+
+Data parallel: under `jax.shard_map` (or any mapped axis) with the axis' name given to
+`map_objective`, `gradient_algorithm` and `epoch`, each device does its share of every
+minibatch with the keys of one device doing all of it, and a step has one collective.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
+from aevb.objectives import global_indices
 from aevb.types import Algorithm, Info, Objective, PyTree, State
 
-__all__ = ["epoch", "fit", "gradient_algorithm"]
+__all__ = ["epoch", "epoch_batches", "fit", "gradient_algorithm", "scan_updates"]
 
 
 def gradient_algorithm(
-    objective: Objective, optimizer: optax.GradientTransformation
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    axis_name: str | None = None,
 ) -> Algorithm:
     """Stochastic gradient ascent on an objective: Algorithm 1 (AEVB).
 
@@ -35,6 +45,9 @@ def gradient_algorithm(
       objective: `objective(params, key, batch) -> (value [], aux)`, to be maximised,
         such as `map_objective(...)`.
       optimizer: any optax optimizer; its step sizes may be traced values.
+      axis_name: the mapped axis over which the minibatch is split. The objective, what
+        it returns beside it and its gradient are averaged over it, all as one array:
+        one all-reduce a step. None is one device.
 
     Returns:
       `Algorithm(init, update)`. `update` gives the objective at the parameters before
@@ -60,15 +73,24 @@ def gradient_algorithm(
         value, aux = objective(params, key, batch)
         return -value, (value, aux)
 
+    def mean(tree: PyTree) -> PyTree:
+        if axis_name is None:
+            return tree
+        flat, unravel = ravel_pytree(tree)
+        return unravel(jax.lax.pmean(flat, axis_name))
+
     def update(key: jax.Array, state: State, batch: jax.Array) -> tuple[State, Info]:
-        (loss_value, (value, aux)), grads = jax.value_and_grad(loss, has_aux=True)(
-            state.params, key, batch
-        )
+        params = state.params
+        if axis_name is not None:
+            # Else shard_map sums the gradients of replicated parameters, each alone.
+            params = jax.lax.pcast(params, axis_name, to="varying")
+        found = jax.value_and_grad(loss, has_aux=True)(params, key, batch)
+        (loss_value, (value, aux)), grads = mean(found)
         # optax's line searches and plateau schedules ask for these; others ignore them.
         extra = {
             "value": loss_value,
             "grad": grads,
-            "value_fn": lambda params: loss(params, key, batch)[0],
+            "value_fn": lambda params: mean(loss(params, key, batch)[0]),
         }
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.params, **extra
@@ -88,6 +110,7 @@ def epoch(
     *,
     batch_size: int,
     transform: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    axis_name: str | None = None,
 ) -> tuple[State, Info]:
     """One pass over the data in a random order: N // M updates as one `lax.scan`.
 
@@ -103,12 +126,15 @@ def epoch(
       batch_size: M, static, at most N.
       transform: `transform(key, x) -> x` for one datapoint, applied inside the step:
         scaling, dynamic binarisation. None leaves x as it is.
+      axis_name: the mapped axis over which each minibatch is split, where there is one;
+        all devices have all of `data`, and M is that of all devices.
 
     Returns:
       The state after the epoch, and the mean over its updates of their `Info`.
 
     Raises:
-      ValueError: `batch_size` is not between 1 and N.
+      ValueError: `batch_size` is not between 1 and N, or not a multiple of the number
+        of devices.
 
     Source: Algorithm 1, section 2.3.
 
@@ -121,7 +147,48 @@ def epoch(
     3
     """
     data = jnp.asarray(data)  # a NumPy array cannot be indexed inside the scan
-    num_datapoints = len(data)
+    batches = epoch_batches(key, state.step, len(data), batch_size)
+    if axis_name is not None:
+        num_devices = jax.lax.axis_size(axis_name)
+        if batch_size % num_devices:
+            raise ValueError(
+                f"batch_size is {batch_size}, expected a multiple of {num_devices}, "
+                f"the size of the axis {axis_name!r}"
+            )
+        shares = batches.reshape(len(batches), num_devices, -1)
+        batches = shares[:, jax.lax.axis_index(axis_name)]
+    state, infos = scan_updates(
+        algorithm,
+        key,
+        state,
+        batches,
+        load=lambda indices: data[indices],
+        transform=transform,
+        axis_name=axis_name,
+    )
+    return state, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), infos)
+
+
+def epoch_batches(
+    key: jax.Array, step: jax.Array | int, num_datapoints: int, batch_size: int
+) -> jax.Array:
+    """The order of an epoch: which datapoints each of its updates has.
+
+    Args:
+      key: the run's key.
+      step: of the run, any one within the epoch.
+      num_datapoints: N, static.
+      batch_size: M, static, at most N.
+
+    Returns:
+      `[N // M, M]` int32 indices, no two alike.
+
+    Raises:
+      ValueError: `batch_size` is not between 1 and N.
+
+    >>> print(epoch_batches(jax.random.key(0), 0, 7, 2).shape)
+    (3, 2)
+    """
     if not 1 <= batch_size <= num_datapoints:
         raise ValueError(
             f"batch_size is {batch_size}, expected between 1 and the number of "
@@ -129,22 +196,52 @@ def epoch(
         )
     num_steps = num_datapoints // batch_size
     order_key = jax.random.fold_in(key, jnp.uint32(0xFFFFFFFF))
-    order_key = jax.random.fold_in(order_key, state.step // num_steps)
+    order_key = jax.random.fold_in(order_key, step // num_steps)
     order = jax.random.permutation(order_key, num_datapoints)
-    batches = order[: num_steps * batch_size].reshape(num_steps, batch_size)
+    return order[: num_steps * batch_size].reshape(num_steps, batch_size)
 
-    def step(state: State, indices: jax.Array) -> tuple[State, Info]:
+
+def scan_updates(
+    algorithm: Algorithm,
+    key: jax.Array,
+    state: State,
+    batches: PyTree,
+    *,
+    load: Callable[[Any], jax.Array] | None = None,
+    transform: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+    axis_name: str | None = None,
+) -> tuple[State, Info]:
+    """Some updates of an epoch as one `lax.scan`: what `epoch` is made of.
+
+    For data that do not fit on a device: `epoch_batches` says which datapoints are
+    next, the host reads them, and a few updates at a time give the bits of `epoch`.
+
+    Args:
+      algorithm: what makes an update.
+      key: the run's key.
+      state: where the run is.
+      batches: `[S, M, ...]` the minibatches of the next S updates; with an `axis_name`
+        this device's share of each.
+      load: `load(batch) -> [M, ...]`, where `batches` only says which (`[S, M]`
+        indices, say).
+      transform: as in `epoch`.
+      axis_name: as in `epoch`.
+
+    Returns:
+      The state after S updates, and their `Info`, its leaves with a leading axis `[S]`.
+    """
+
+    def step(state: State, batch: Any) -> tuple[State, Info]:
         update_key, data_key = jax.random.split(jax.random.fold_in(key, state.step))
-        batch = data[indices]
+        if load is not None:
+            batch = load(batch)
         if transform is not None:
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(
-                data_key, jnp.arange(batch_size)
-            )
+            indices = global_indices(len(batch), axis_name)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(data_key, indices)
             batch = jax.vmap(transform)(keys, batch)
         return algorithm.update(update_key, state, batch)
 
-    state, infos = jax.lax.scan(step, state, batches)
-    return state, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), infos)
+    return jax.lax.scan(step, state, batches)
 
 
 def fit(
@@ -157,6 +254,7 @@ def fit(
     batch_size: int,
     transform: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     evaluate: Callable[[jax.Array, PyTree], PyTree] | None = None,
+    axis_name: str | None = None,
 ) -> tuple[State, Info | tuple[Info, PyTree]]:
     """A whole training run as one traceable function: epochs and steps are scans.
 
@@ -175,6 +273,7 @@ def fit(
       evaluate: `evaluate(key, params) -> metrics`, called after every epoch with the
         *same* key each time: common random numbers make a smoother curve. Its key is
         `fold_in(fold_in(key, -1), -1)`, which no step or order uses.
+      axis_name: as in `epoch`.
 
     Returns:
       The final state and the `Info` of every epoch, its leaves with a leading axis
@@ -192,7 +291,13 @@ def fit(
 
     def one_epoch(state: State, _: None) -> tuple[State, PyTree]:
         state, info = epoch(
-            algorithm, key, state, data, batch_size=batch_size, transform=transform
+            algorithm,
+            key,
+            state,
+            data,
+            batch_size=batch_size,
+            transform=transform,
+            axis_name=axis_name,
         )
         if evaluate is None:
             return state, info

@@ -31,6 +31,7 @@ from ml_collections import ConfigDict
 from experiments import config as fields
 from experiments import records, runner, training
 from experiments.checkpoints import CheckpointError, Checkpoints
+from experiments.epochs import all_finite
 from experiments.interruption import StopRequest
 
 
@@ -327,7 +328,7 @@ def cost(folder: Path, cache: str, epochs: int) -> str:
         saving += time.perf_counter() - began
 
     params = training.start(config, program).params
-    one_check = jax.jit(training._all_finite)
+    one_check = jax.jit(all_finite)
     jax.block_until_ready(one_check(params))
     began = time.perf_counter()
     for _ in range(100):

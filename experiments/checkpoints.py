@@ -260,11 +260,19 @@ class Checkpoints:
 
     def _open_manager(self, ocp: Any) -> Any:
         if self._manager is None:
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=self, enable_async_checkpointing=False
+            )
+            if jax.process_count() > 1:  # process 0 alone saves, and waits for nobody
+                options.multiprocessing_options = ocp.options.MultiprocessingOptions(
+                    primary_host=0,
+                    active_processes={0},
+                    barrier_sync_key_prefix="checkpoints",
+                )
+                options.create = False
+                self._folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
-                self._folder.absolute(),
-                options=ocp.CheckpointManagerOptions(
-                    preservation_policy=self, enable_async_checkpointing=False
-                ),
+                self._folder.absolute(), options=options
             )
         return self._manager
 

@@ -1,7 +1,8 @@
 """What every entrypoint shares: flags, one-line errors and exit codes.
 
 Exit codes: 0 done, 1 usage, configuration, data or workdir error, 2 diverged, 3 no
-usable checkpoint, 75 stopped by a signal after saving (run the same command again).
+usable checkpoint, 75 stopped by a signal after saving (run the same command again), 76
+another process of the job was lost.
 """
 
 import inspect
@@ -15,6 +16,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments import config as fields
+from experiments import distributed
 from experiments.checkpoints import CheckpointError
 from experiments.config import ConfigError, validate
 from experiments.data import DataError
@@ -30,24 +32,29 @@ DONE, USAGE, DIVERGED, NO_CHECKPOINT, STOPPED = 0, 1, 2, 3, 75
 
 
 def main(
-    run: Callable[[ConfigDict, str], object], *, config_file: str, usage: str
+    run: Callable[[ConfigDict, str, int], object], *, config_file: str, usage: str
 ) -> NoReturn:
-    """Runs an entrypoint, `run(config, workdir)`, and exits with its code.
+    """Runs an entrypoint, `run(config, workdir, num_devices)`, and exits with its code.
 
     Args:
-      run: called with the validated configuration and the `--workdir` flag ("" where
-        it was not given).
+      run: called with the validated configuration, the `--workdir` flag ("" where it
+        was not given) and the `--devices` flag (0), in a process that has joined the
+        others of its job.
       config_file: a file in `experiments/configs/`, the default of `--config`.
       usage: the text of `--help`, before the list of fields.
     """
 
     def start() -> None:
         if any(re.fullmatch(r"--?h(elp\w*)?(=.*)?", item) for item in sys.argv[1:]):
-            print(f"{usage.strip()}\n\nFields, with their defaults:\n\n{_fields()}")
+            print(f"{usage.strip()}\n\n{distributed.HELP}")
+            print(f"\nFields, with their defaults:\n\n{_fields()}")
             return
-        run(*parse(sys.argv, config_file=config_file))
+        job, num_devices, rest = distributed.read_flags(sys.argv)
+        config, workdir = parse(rest, config_file=config_file)
+        distributed.join(job)
+        run(config, workdir, num_devices)
 
-    sys.exit(exit_codes(start))
+    distributed.leave(exit_codes(start))
 
 
 def exit_codes(run: Callable[[], object]) -> int:

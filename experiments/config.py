@@ -56,6 +56,7 @@ BINARIZATIONS = ("dynamic", "static", "grey")
 LIKELIHOODS = ("bernoulli", "gaussian")
 PRECISIONS = ("float32", "bfloat16")
 CURVES = ("valid", "test")
+STREAMS = ("auto", "always", "never")
 
 
 class ConfigError(ValueError):
@@ -72,6 +73,9 @@ def base() -> ConfigDict:
     config.data.path = ""  # a directory of IDX files, or of prepared TFDS data
     config.data.binarization = "dynamic"  # dynamic, static (drawn once), grey
     config.data.scale = 255  # P(x = 1), or the grey value, is byte / scale: 255 or 256
+    config.data.stream = (
+        "auto"  # read from disk in training: auto (> 2 GiB), always, never
+    )
     config.data.num_train = 0  # the first so many training images; 0: all but valid
     config.data.num_valid = 10_000  # the last so many of the training file
 
@@ -184,6 +188,7 @@ def validate(config: ConfigDict) -> None:
 
     _choices(config, "data.binarization", BINARIZATIONS)
     _choices(config, "data.scale", (255, 256))
+    _choices(config, "data.stream", STREAMS)
     _choices(config, "activation", ACTIVATIONS)
     _choices(config, "init", INITIALIZERS)
     _choices(config, "likelihood", LIKELIHOODS)

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import aevb
+from experiments import distributed
 from experiments.program import FIXED_SEED, Program
 from experiments.records import Parts
 
@@ -53,16 +55,20 @@ class BoundEvaluation(NamedTuple):
 
 
 def bound_evaluator(
-    program: Program, *, batch_size: int = 1000
+    program: Program, *, batch_size: int = 1000, mesh: Mesh | None = None
 ) -> Callable[[Any, jax.Array], BoundEvaluation]:
     """Returns `evaluate(params, images [N, D] uint8) -> BoundEvaluation`, to be jitted.
 
-    `batch_size` bounds the memory; it changes rounding only.
+    Args:
+      program: of the run.
+      batch_size: datapoints at a time on a device: bounds the memory, and changes
+        rounding only.
+      mesh: of the axis "data", over which the datapoints are split; None is one device.
     """
     model = program.model
     key = jax.random.fold_in(jax.random.key(FIXED_SEED), 3)
 
-    def evaluate(params: Any, images: jax.Array) -> BoundEvaluation:
+    def of_points(params: Any, indices: jax.Array, images: jax.Array) -> tuple:
         encode, decode = partial(model.encode, params), partial(model.decode, params)
 
         def one(point: tuple[jax.Array, jax.Array]) -> tuple:
@@ -74,11 +80,30 @@ def bound_evaluator(
             kl_per_dim = jax.vmap(aevb.kl_divergence)(q, prior)
             return aevb.elbo(encode, decode, noise, x), kl_per_dim, q.mean
 
-        points = (jnp.arange(len(images)), images)
-        elbo, kl_per_dim, means = jax.lax.map(one, points, batch_size=batch_size)
+        return jax.lax.map(one, (indices, images), batch_size=batch_size)
+
+    def evaluate(params: Any, images: jax.Array) -> BoundEvaluation:
+        count = len(images)
+        indices = jnp.arange(count)
+        if mesh is None:
+            found = of_points(params, indices, images)
+        else:
+            # Filled up, to the same number on each device.
+            indices = jnp.minimum(jnp.arange(count + -count % mesh.size), count - 1)
+            split = jax.shard_map(
+                of_points,
+                mesh=mesh,
+                in_specs=(PartitionSpec(), *[PartitionSpec("data")] * 2),
+                out_specs=PartitionSpec("data"),
+            )
+            found = split(params, indices, images[indices])
+            everywhere = NamedSharding(mesh, PartitionSpec())
+            found = jax.tree.map(lambda leaf: leaf[:count], found)
+            found = jax.lax.with_sharding_constraint(found, everywhere)
+        elbo, kl_per_dim, means = found
         return BoundEvaluation(
             bound=jnp.mean(elbo.value),
-            std_error=jnp.std(elbo.value) / jnp.sqrt(len(images)),
+            std_error=jnp.std(elbo.value) / jnp.sqrt(count),
             reconstruction=jnp.mean(elbo.reconstruction),
             kl=jnp.mean(elbo.kl),
             kl_per_dim=jnp.mean(kl_per_dim, axis=0),
@@ -125,13 +150,27 @@ def evenly_spaced(num_points: int, num_wanted: int) -> np.ndarray:
 
 
 def likelihood_evaluator(
-    program: Program, *, num_samples: int, chunk_size: int, batch_size: int
+    program: Program,
+    *,
+    num_samples: int,
+    chunk_size: int,
+    batch_size: int,
+    mesh: Mesh | None = None,
 ) -> Callable[..., LikelihoodEvaluation]:
     """Returns `evaluate(params, images, indices, progress, parts)`.
 
     That is a `LikelihoodEvaluation`. `progress(done, total, images_per_second)` is
     called after every batch. Batches that are in `parts` are not done again. Memory is
-    that of `batch_size * chunk_size` decoder passes.
+    that of `batch_size * chunk_size` decoder passes on each device.
+
+    Args:
+      program: of the run.
+      num_samples: K.
+      chunk_size: samples of a datapoint at a time.
+      batch_size: datapoints at a time.
+      mesh: of the axis "data": each batch is split over its devices, and where it has
+        fewer datapoints than there are devices, the samples of each; None is one
+        device.
 
     Raises:
       ValueError: the program's log p(x|z) is not a likelihood (grey pixels).
@@ -144,8 +183,9 @@ def likelihood_evaluator(
     model = program.model
     key = jax.random.fold_in(jax.random.key(FIXED_SEED), 4)
 
-    @jax.jit
-    def batch(params: Any, indices: jax.Array, images: jax.Array) -> Any:
+    def batch(
+        params: Any, indices: jax.Array, images: jax.Array, axis_name: str | None = None
+    ) -> Any:
         def one(index: jax.Array, image: jax.Array) -> aevb.ImportanceEstimate:
             return aevb.importance_log_likelihood(
                 partial(model.encode, params),
@@ -155,9 +195,26 @@ def likelihood_evaluator(
                 prior=model.prior,
                 num_samples=num_samples,
                 chunk_size=chunk_size,
+                axis_name=axis_name,
             )
 
         return jax.vmap(one)(indices, images)
+
+    def compiled(size: int, params: Any, indices: Any, images: Any) -> Any:
+        if mesh is None:
+            return jax.jit(batch).lower(params, indices, images).compile()
+        by_point = PartitionSpec() if size % mesh.size else PartitionSpec("data")
+        split = jax.shard_map(
+            partial(batch, axis_name="data" if size % mesh.size else None),
+            mesh=mesh,
+            in_specs=(PartitionSpec(), by_point, by_point),
+            out_specs=by_point,
+        )
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        jitted = jax.jit(split, out_shardings=everywhere)
+        return jitted.lower(params, indices, images).compile()
+
+    programs: dict[int, Any] = {}  # by batch size, for the next call
 
     def evaluate(
         params: Any,
@@ -168,17 +225,25 @@ def likelihood_evaluator(
     ) -> LikelihoodEvaluation:
         found: dict[str, list[float]] = {"log_likelihood": [], "ess": [], "seconds": []}
         size = min(batch_size, len(indices))
-        compiled = None
+        if mesh is not None:
+            params = distributed.replicate(params, mesh)
+            if size >= mesh.size:
+                size += -size % mesh.size
         for first in range(0, len(indices), size):
-            part = parts.get(str(first)) if parts else None
+            part = None
+            if parts:
+                part = distributed.on_writer(partial(parts.get, str(first)))
             if part is None:
                 # The last batch is filled up with its own points: one shape, one
                 # compile.
                 chosen = np.resize(indices[first : first + size], size)
-                if compiled is None:
-                    compiled = batch.lower(params, chosen, images[chosen]).compile()
+                arguments = (chosen, images[chosen])
+                if mesh is not None:
+                    arguments = distributed.replicate(arguments, mesh)
+                if size not in programs:
+                    programs[size] = compiled(size, params, *arguments)
                 start = time.perf_counter()
-                estimate = jax.device_get(compiled(params, chosen, images[chosen]))
+                estimate = jax.device_get(programs[size](params, *arguments))
                 part = {
                     "log_likelihood": estimate.log_likelihood.tolist(),
                     "ess": estimate.ess.tolist(),

@@ -6,6 +6,7 @@ second process is refused at once.
 
 import fcntl
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -74,7 +75,12 @@ def holder(workdir: Path) -> str:
 
 
 def refuse_if_held(argv: Sequence[str]) -> None:
-    """Exits with 1 where `--workdir` names a directory that another process holds."""
+    """Exits with 1 where `--workdir` names a directory that another process holds.
+
+    Of a job of several processes, where the first one holds it, nothing is asked here.
+    """
+    if any(re.match("--?(distributed|process_id)", value) for value in argv):
+        return
     names = [value for value in argv if value.lstrip("-").startswith("workdir=")]
     workdir = Path(names[-1].partition("=")[2]) if names else None
     if workdir is not None and (held := holder(workdir)):

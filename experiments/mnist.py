@@ -12,7 +12,8 @@ The same command again continues where it stopped, or shows the finished result.
     --workdir=DIR                       where the run is written and continued from
 
 Exit codes: 0 done; 1 usage, configuration, data or workdir error; 2 diverged; 3 no
-usable checkpoint; 75 stopped by a signal after saving (run the same command again).
+usable checkpoint; 75 stopped by a signal after saving (run the same command again); 76
+another process of the job was lost (the same command on all of them goes on).
 """
 
 import sys
@@ -25,11 +26,12 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 
-def run(config: "ConfigDict", workdir: str) -> None:
+def run(config: "ConfigDict", workdir: str, num_devices: int = 0) -> None:
     """Runs one configuration in `workdir`, or in one that is named after it."""
     from experiments import runner
 
-    runner.run(config, Path(workdir or runner.default_workdir("mnist", config)))
+    place = Path(workdir or runner.default_workdir("mnist", config))
+    runner.run(config, place, num_devices=num_devices)
 
 
 if __name__ == "__main__":

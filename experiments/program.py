@@ -5,7 +5,7 @@ jits, and what a sweep puts under `jax.vmap`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,11 +26,22 @@ from experiments.config import (
 )
 from experiments.data import Dataset
 
-__all__ = ["Hyperparameters", "Program", "binarize", "build"]
+__all__ = [
+    "Hyperparameters",
+    "Program",
+    "binarize",
+    "build",
+    "hyperparameters",
+    "initial_state",
+    "run_key",
+]
 
 # What is random but must be the same for every seed: the once-drawn binarisation of
 # the evaluation splits (and of static training images), the noise of evaluations.
 FIXED_SEED = 1312_6114
+
+# Training images of more are streamed, with config.data.stream=auto.
+STREAM_BYTES = 2**31
 
 # Burda et al.: 3^i passes at 1e-3 * 10^(-i/7), i = 0 .. 7; 3280 passes in all.
 _BURDA_PASSES = [3**i for i in range(8)]
@@ -43,10 +54,13 @@ class Hyperparameters(NamedTuple):
       learning_rate: `[]` the (peak) step size.
       weight_prior: `[]` the standard deviation of N(0, s² I) on the weights; ignored
         by a program that was built without a weight prior.
+      optimizer_args: `{name: []}` arguments of the optimizer that take the place of
+        those in `config.optimizer_args`.
     """
 
     learning_rate: jax.Array | float
     weight_prior: jax.Array | float
+    optimizer_args: Mapping[str, jax.Array | float] = {}
 
 
 class Program(NamedTuple):
@@ -55,7 +69,8 @@ class Program(NamedTuple):
     Attributes:
       model: encoder, decoder and prior.
       init: `init(key) -> params`.
-      algorithm: `algorithm(hyperparameters) -> aevb.Algorithm`.
+      algorithm: `algorithm(hyperparameters, axis_name=None) -> aevb.Algorithm`; with a
+        mapped axis' name, of a minibatch that is split over it.
       transform: `transform(key, x) -> x`: bytes `[D]` to a training input in [0, 1].
       to_input: `to_input(x) -> x`: bytes `[D]` of a *prepared* evaluation split to an
         input.
@@ -65,11 +80,12 @@ class Program(NamedTuple):
       num_epochs: epochs of the run.
       steps_per_epoch: updates of an epoch.
       is_likelihood: whether log p(x|z) is one: not for grey pixels under a Bernoulli.
+      is_streamed: whether `train` is read from the disk while training.
     """
 
     model: aevb.Model
     init: Callable[[jax.Array], Any]
-    algorithm: Callable[[Hyperparameters], aevb.Algorithm]
+    algorithm: Callable[..., aevb.Algorithm]
     transform: Callable[[jax.Array, jax.Array], jax.Array]
     to_input: Callable[[jax.Array], jax.Array]
     train: np.ndarray
@@ -78,6 +94,7 @@ class Program(NamedTuple):
     num_epochs: int
     steps_per_epoch: int
     is_likelihood: bool
+    is_streamed: bool
 
 
 def build(config: ConfigDict, dataset: Dataset) -> Program:
@@ -114,6 +131,15 @@ def build(config: ConfigDict, dataset: Dataset) -> Program:
         return to_input(binarize(key, x, scale) if binarization == "dynamic" else x)
 
     train = dataset.train.images
+    is_streamed = config.data.stream == "always" or (
+        config.data.stream == "auto" and train.nbytes > STREAM_BYTES
+    )
+    if is_streamed and binarization == "static":
+        raise ConfigError(
+            "config.data.binarization is static, whose pixels are drawn once, in "
+            f"memory, and the training images ({train.nbytes / 2**20:,.0f} MiB) are "
+            "streamed: set config.data.binarization=dynamic or config.data.stream=never"
+        )
     example = jnp.zeros(train.shape[1])
     return Program(
         model=model,
@@ -129,7 +155,26 @@ def build(config: ConfigDict, dataset: Dataset) -> Program:
         num_epochs=num_epochs,
         steps_per_epoch=steps_per_epoch,
         is_likelihood=config.likelihood == "gaussian" or binarization != "grey",
+        is_streamed=is_streamed,
     )
+
+
+def hyperparameters(config: ConfigDict) -> Hyperparameters:
+    """A configuration's own."""
+    return Hyperparameters(config.learning_rate, config.weight_prior)
+
+
+def initial_state(
+    program: Program, seed: jax.Array | int, hyperparameters: Hyperparameters
+) -> aevb.State:
+    """The state before the first step; everything may be traced."""
+    key = jax.random.fold_in(jax.random.key(seed), 0)
+    return program.algorithm(hyperparameters).init(program.init(key))
+
+
+def run_key(seed: jax.Array | int) -> jax.Array:
+    """The key of a run's steps; `seed` may be traced."""
+    return jax.random.fold_in(jax.random.key(seed), 1)
 
 
 def binarize(key: jax.Array, x: jax.Array, scale: int = 255) -> jax.Array:
@@ -215,12 +260,17 @@ def _algorithm(
     num_train: int,
     num_steps: int,
     hyperparameters: Hyperparameters,
+    *,
+    axis_name: str | None = None,
 ) -> aevb.Algorithm:
     log_prior = None
     if config.weight_prior:
         log_prior = partial(aevb.log_weight_prior, scale=hyperparameters.weight_prior)
     objective = aevb.map_objective(
-        _bound(config, model), num_datapoints=num_train, log_prior=log_prior
+        _bound(config, model),
+        num_datapoints=num_train,
+        log_prior=log_prior,
+        axis_name=axis_name,
     )
     # The paper's Adagrad starts its sum of squares at 0 (optax: 0.1).
     defaults = (
@@ -228,9 +278,13 @@ def _algorithm(
     )
     optimizer = getattr(optax, config.optimizer)(
         _schedule(config, hyperparameters.learning_rate, num_steps),
-        **(defaults | optimizer_arguments(config.optimizer_args)),
+        **(
+            defaults
+            | optimizer_arguments(config.optimizer_args)
+            | dict(hyperparameters.optimizer_args)
+        ),
     )
-    return aevb.gradient_algorithm(objective, optimizer)
+    return aevb.gradient_algorithm(objective, optimizer, axis_name=axis_name)
 
 
 def _schedule(

@@ -11,7 +11,9 @@ from experiments.program import Program
 __all__ = ["announce", "duration", "print_epoch", "print_likelihood"]
 
 
-def announce(config: ConfigDict, dataset: Dataset, program: Program) -> None:
+def announce(
+    config: ConfigDict, dataset: Dataset, program: Program, num_devices: int
+) -> None:
     """Says what is trained on what."""
     splits = (dataset.train, dataset.valid, dataset.test)
     sizes = " / ".join(f"{len(split.images):,}" for split in splits)
@@ -21,7 +23,9 @@ def announce(config: ConfigDict, dataset: Dataset, program: Program) -> None:
         f"{widths}-{config.latent_dim} {config.activation}, {config.estimator} with "
         f"{config.num_samples} sample{'s' * (config.num_samples > 1)}, "
         f"{config.optimizer} {config.learning_rate:g}, batches of {config.batch_size}, "
-        f"{program.num_epochs:,} epochs on {jax.devices()[0].device_kind}",
+        f"{program.num_epochs:,} epochs on {jax.devices()[0].device_kind}"
+        + (f" x {num_devices}" if num_devices > 1 else "")
+        + (", read from disk" if program.is_streamed else ""),
         flush=True,
     )
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments import data, lock, records, training
+from experiments import data, distributed, lock, records, training
 from experiments import workdir as workdirs
 from experiments.checkpoints import Checkpoints
+from experiments.config import ConfigError
 from experiments.evaluation import (
     BoundEvaluation,
     LikelihoodEvaluation,
@@ -26,7 +28,7 @@ from experiments.evaluation import (
     evenly_spaced,
     likelihood_evaluator,
 )
-from experiments.interruption import StopRequest
+from experiments.interruption import StoppedError, StopRequest
 from experiments.lock import WorkdirError
 from experiments.program import Program, build
 from experiments.progress import announce, print_likelihood
@@ -79,22 +81,25 @@ class Opened(NamedTuple):
 def default_workdir(name: str, config: ConfigDict) -> Path:
     """`runs/NAME-DIGEST`: one place for each configuration, whatever its length.
 
-    The number of epochs, the evaluation and the checkpoints are left out of the digest:
-    asking for more of the same run continues it.
+    The number of epochs, the evaluation, the checkpoints and where the data lie are
+    left out of the digest: asking for more of the same run continues it.
     """
     fields = config.to_dict()
     for field in ("epochs", "train_samples", "eval", "checkpoint"):
         fields.pop(field)
+    fields["data"].pop("stream")
     text = json.dumps(fields, sort_keys=True)
     return Path("runs") / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def run(config: ConfigDict, workdir: Path) -> Result:
+def run(config: ConfigDict, workdir: Path, *, num_devices: int = 0) -> Result:
     """Trains, evaluates and reports a configuration; continues what is in `workdir`.
 
     Args:
       config: validated.
       workdir: made where it does not exist; its parent must, `runs` excepted.
+      num_devices: over which minibatches and evaluations are split; 0 is one device of
+        one process, or all devices of several.
 
     Returns:
       `Result`; the files are described in `experiments.records`.
@@ -115,7 +120,7 @@ def run(config: ConfigDict, workdir: Path) -> Result:
             stack.enter_context(lock.locked(workdir))
         stop = stack.enter_context(StopRequest())
         try:
-            return _run(config, workdir, stop, started)
+            return _run(config, workdir, stop, started, _mesh(config, num_devices))
         except OSError as error:
             if error.errno is None:  # not of a file: a library that cannot be loaded
                 raise
@@ -126,10 +131,18 @@ def run(config: ConfigDict, workdir: Path) -> Result:
 
 
 def _run(
-    config: ConfigDict, workdir: Path, stop: StopRequest, started: float
+    config: ConfigDict,
+    workdir: Path,
+    stop: StopRequest,
+    started: float,
+    mesh: Mesh | None,
 ) -> Result:
-    manifest = records.manifest()
-    warnings = workdirs.check_continues(workdir, config, manifest)
+    manifest = records.manifest() | {"num_devices": mesh.size if mesh else 1}
+
+    def check() -> list[str]:
+        return workdirs.check_continues(workdir, config, manifest)
+
+    warnings = distributed.on_writer(check)
     dataset = _load(config)
     program = build(config, dataset)
     manifest |= {
@@ -137,30 +150,35 @@ def _run(
         "num_epochs": program.num_epochs,
         "steps_per_epoch": program.steps_per_epoch,
     }
-    workdirs.check_continues(workdir, config, manifest)
-    manifest["grown_from"], grown = _lengths(config, workdir, program)
-    for warning in warnings + grown:
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
+    distributed.on_writer(check)
+    manifest["grown_from"], grown = distributed.on_writer(
+        lambda: _lengths(config, workdir, program)
+    )
     if records.is_writer():
+        for warning in warnings + grown:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
         records.write_json(workdir / "run.json", manifest)
         records.write_json(workdir / "config.json", config.to_dict())
-    announce(config, dataset, program)
+    announce(config, dataset, program, manifest["num_devices"])
     print(f"workdir {workdir}", flush=True)
     # Imported once the command is not refused, and before hours of work: matplotlib.
     from experiments.summary import write_summary
 
-    trained = training.train(config, program, workdir, stop)
-    stop.check()
-    evaluate = jax.jit(bound_evaluator(program))
-    test = jax.device_get(evaluate(trained.params, program.test))
-    stop.check()
+    trained = training.train(config, program, workdir, stop, mesh)
+    _check_stop(stop)
+    evaluate = jax.jit(bound_evaluator(program, mesh=mesh))
+    params, images = trained.params, program.test
+    if mesh is not None:
+        params, images = distributed.replicate((params, images), mesh)
+    test = jax.device_get(evaluate(params, images))
+    _check_stop(stop)
     timings = {"training_seconds": trained.seconds}
     num_samples = program.num_epochs * program.steps_per_epoch * config.batch_size
     timings["training_images_per_second"] = num_samples / trained.seconds
     likelihood = None
     if config.eval.num_samples and program.is_likelihood:
         likelihood = _log_likelihood(
-            config, program, trained.params, dataset.sha256, workdir, stop
+            config, program, trained.params, dataset.sha256, workdir, stop, mesh
         )
         timings["evaluation_images_per_second"] = likelihood.images_per_second
     timings["total_seconds"] = time.perf_counter() - started
@@ -218,6 +236,26 @@ def load_run(workdir: Path, *, step: int | str | None = None) -> Opened:
     return Opened(config, dataset, program, found.state.params, found.step)
 
 
+def _mesh(config: ConfigDict, num_devices: int) -> Mesh | None:
+    """Of the axis "data", or None for one device."""
+    if not num_devices and jax.process_count() == 1:
+        return None
+    mesh = distributed.mesh("data", num_devices)
+    if mesh.size == 1:
+        return None
+    if config.batch_size % mesh.size:
+        raise ConfigError(
+            f"config.batch_size is {config.batch_size}, expected a multiple of the "
+            f"{mesh.size} devices that share it: change it, or --devices"
+        )
+    return mesh
+
+
+def _check_stop(stop: StopRequest) -> None:
+    if distributed.any_process(stop.requested):
+        raise StoppedError
+
+
 def _load(config: ConfigDict) -> data.Dataset:
     return data.load(
         config.data.name,
@@ -260,12 +298,14 @@ def _log_likelihood(
     data_sha256: str,
     workdir: Path,
     stop: StopRequest,
+    mesh: Mesh | None,
 ) -> LikelihoodEvaluation:
     evaluate = likelihood_evaluator(
         program,
         num_samples=config.eval.num_samples,
         chunk_size=config.eval.chunk_size,
         batch_size=config.eval.batch_size,
+        mesh=mesh,
     )
     indices = evenly_spaced(len(program.test), config.eval.num_points)
     parts = records.Parts(
@@ -288,6 +328,6 @@ def _log_likelihood(
     def progress(done: int, total: int, speed: float) -> None:
         print_likelihood(done, total, speed)
         if done < total:
-            stop.check()
+            _check_stop(stop)
 
     return evaluate(params, program.test, indices, progress, parts)

@@ -14,13 +14,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 import aevb
+from experiments import distributed, epochs
 from experiments.checkpoints import Checkpoints
+from experiments.epochs import all_finite
 from experiments.evaluation import bound_evaluator
 from experiments.interruption import StoppedError, StopRequest
-from experiments.program import Hyperparameters, Program
+from experiments.program import Program, hyperparameters, initial_state, run_key
 from experiments.progress import print_epoch
 from experiments.records import Metrics
 from experiments.workdir import check_room
@@ -56,20 +60,31 @@ class Trained(NamedTuple):
 
 
 def make_algorithm(config: ConfigDict, program: Program) -> aevb.Algorithm:
-    """The algorithm at the configuration's own hyper-parameters."""
-    return program.algorithm(Hyperparameters(config.learning_rate, config.weight_prior))
+    """The algorithm at the configuration's own hyper-parameters, for one device."""
+    return program.algorithm(hyperparameters(config))
 
 
 def start(config: ConfigDict, program: Program) -> aevb.State:
     """The state before the first step; a function of the seed, to be traced."""
-    key = jax.random.fold_in(jax.random.key(config.seed), 0)
-    return make_algorithm(config, program).init(program.init(key))
+    return initial_state(program, config.seed, hyperparameters(config))
 
 
 def train(
-    config: ConfigDict, program: Program, workdir: Path, stop: StopRequest
+    config: ConfigDict,
+    program: Program,
+    workdir: Path,
+    stop: StopRequest,
+    mesh: Mesh | None = None,
 ) -> Trained:
     """All epochs from the last checkpoint on.
+
+    Args:
+      config: of the run.
+      program: of the run.
+      workdir: where checkpoints and metrics are; process 0 alone reads and writes it.
+      stop: asked after every epoch (or block, where the data are streamed), in all
+        processes.
+      mesh: of the axis "data", over which minibatches are split; None is one device.
 
     Raises:
       CheckpointError: there are checkpoints, and none is usable.
@@ -77,101 +92,133 @@ def train(
       StoppedError: a signal came; every finished epoch is on the disk.
       WorkdirError: the disk is full.
     """
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
-    algorithm = make_algorithm(config, program)
     checkpoints = Checkpoints(workdir, keep=config.checkpoint.keep)
     like = jax.eval_shape(partial(start, config, program))
-    restored = checkpoints.restore(like)
+    restored = distributed.on_writer(lambda: checkpoints.restore(like))
+    blocks: list[dict[str, Any]] = []
     if restored is None:
         saved, lines, seconds = None, [], 0.0
         state = jax.jit(partial(start, config, program))()
     else:
         saved, state = restored.step, restored.state
         lines, seconds = restored.record["lines"], restored.record["seconds"]
+        blocks = restored.record.get("blocks", [])
         print(f"continues from step {saved:,}", flush=True)
-    first = int(state.step) // program.steps_per_epoch
-    epochs = range(first + 1, program.num_epochs + 1)
-    if not epochs:
+    steps_per_epoch = program.steps_per_epoch
+    first_step = int(state.step)
+    last_step = program.num_epochs * steps_per_epoch
+    if first_step == last_step:
         return Trained(state.params, lines, seconds, 0)
     num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-    check_room(workdir, num_bytes, config.checkpoint.keep + 1)
-
-    data = jax.device_put(program.train)
-    curve = jax.device_put(getattr(program, config.eval.curve))
-    evaluate = jax.jit(bound_evaluator(program))
-    epoch_of = partial(
-        aevb.epoch, batch_size=config.batch_size, transform=program.transform
+    distributed.on_writer(
+        lambda: check_room(workdir, num_bytes, config.checkpoint.keep + 1)
     )
+    curve = np.asarray(getattr(program, config.eval.curve))
+    if mesh is not None:
+        state, curve = distributed.replicate((state, curve), mesh)
+    else:
+        curve = jax.device_put(curve)
+    evaluate = jax.jit(bound_evaluator(program, mesh=mesh))
+    build = epochs.streamed if program.is_streamed else epochs.resident
+    advance = build(config, program, mesh, state)
 
-    @partial(jax.jit, donate_argnums=1)
-    def one_epoch(key: jax.Array, state: aevb.State, data: jax.Array) -> tuple:
-        state, info = epoch_of(algorithm, key, state, data)
-        watched = (info.objective, info.grad_norm, state.params)
-        return state, info, _all_finite(watched)
-
-    compiled = one_epoch.lower(key, state, data).compile()
-    samples_per_epoch = program.steps_per_epoch * config.batch_size
     trained_seconds = 0.0
     with closing(checkpoints), closing(Metrics(workdir, lines)) as metrics:
 
         def save() -> int:
-            checkpoints.save(
-                int(state.step),
-                state,
-                {"lines": metrics.lines, "seconds": seconds},
-                best=best_step(config, metrics.lines),
+            record = {"lines": metrics.lines, "seconds": seconds}
+            if blocks:
+                record["blocks"] = blocks
+            host, step = jax.device_get(state), int(state.step)
+            best = best_step(config, metrics.lines)
+            distributed.on_writer(
+                lambda: checkpoints.save(step, host, record, best=best)
             )
-            return int(state.step)
+            return step
 
-        for epoch in epochs:
-            if stop.requested:
-                if saved != int(state.step):
+        while (step := int(state.step)) < last_step:
+            if distributed.any_process(stop.requested):
+                if saved != step:
                     save()
                 raise StoppedError
+            epoch = step // steps_per_epoch + 1
             began = time.perf_counter()
-            state, info, finite = jax.block_until_ready(compiled(key, state, data))
+            state, info, finite, num_steps = jax.block_until_ready(advance(state))
             elapsed = time.perf_counter() - began
             seconds, trained_seconds = seconds + elapsed, trained_seconds + elapsed
             if not finite:
-                restored = checkpoints.restore(like)
-                good = restored.state if restored else start(config, program)
-                where = _locate(
-                    epoch_of,
-                    algorithm,
-                    key,
-                    good,
-                    data,
-                    last_step=epoch * program.steps_per_epoch,
-                )
-                raise DivergenceError(
-                    f"diverged in epoch {epoch}: {where}; "
-                    + (
-                        f"the checkpoint of step {restored.step:,} is finite"
-                        if restored
-                        else "there is no checkpoint yet"
-                    )
-                    + ". A smaller config.learning_rate is the usual mend"
-                )
+                say = partial(_diverged, config, program, checkpoints, epoch)
+                raise DivergenceError(distributed.on_writer(say))
+            blocks.append(_values(info, num_steps))
+            step += num_steps
+            if step % steps_per_epoch:
+                continue
             last = epoch == program.num_epochs
             scalars = {
                 "epoch": epoch,
-                "samples": epoch * samples_per_epoch,
-                "train/objective": float(info.objective),
-                **{f"train/{name}": float(value) for name, value in info.aux.items()},
+                "samples": step * config.batch_size,
+                **_mean(blocks),
             }
+            blocks = []
             if last or epoch % config.eval.every == 0:
                 found = jax.device_get(evaluate(state.params, curve))
                 scalars |= {
                     f"{config.eval.curve}/{name}": float(getattr(found, name))
                     for name in ("bound", "reconstruction", "kl", "active_units")
                 }
-            speed = (epoch - first) * samples_per_epoch / trained_seconds
-            step = int(state.step)
+            speed = (step - first_step) * config.batch_size / trained_seconds
             metrics.write(step, scalars, events_only={"images_per_second": speed})
             print_epoch(config, program, scalars, speed)
-            if last or epoch % config.checkpoint.every == 0 or stop.requested:
+            if last or epoch % config.checkpoint.every == 0:
                 saved = save()
-    return Trained(state.params, metrics.lines, seconds, len(epochs))
+    num_trained = last_step // steps_per_epoch - first_step // steps_per_epoch
+    return Trained(jax.device_get(state.params), metrics.lines, seconds, num_trained)
+
+
+def _values(info: aevb.Info, num_steps: int) -> dict[str, Any]:
+    """What a line of metrics has of some updates, on the host."""
+    return {
+        "num_steps": num_steps,
+        "train/objective": float(info.objective),
+        **{f"train/{name}": float(value) for name, value in info.aux.items()},
+    }
+
+
+def _mean(blocks: list[dict[str, Any]]) -> dict[str, float]:
+    """Of an epoch, each update weighted once."""
+    weights = [block["num_steps"] for block in blocks]
+    names = [name for name in blocks[0] if name != "num_steps"]
+    if len(blocks) == 1:
+        return {name: blocks[0][name] for name in names}
+    return {
+        name: float(np.average([block[name] for block in blocks], weights=weights))
+        for name in names
+    }
+
+
+def _diverged(
+    config: ConfigDict, program: Program, checkpoints: Checkpoints, epoch: int
+) -> str:
+    restored = checkpoints.restore(jax.eval_shape(partial(start, config, program)))
+    where = "its updates are read from the disk, so which one is not looked for"
+    if not program.is_streamed:
+        where = _locate(
+            partial(
+                aevb.epoch, batch_size=config.batch_size, transform=program.transform
+            ),
+            make_algorithm(config, program),
+            run_key(config.seed),
+            restored.state if restored else start(config, program),
+            jnp.asarray(program.train),
+            last_step=epoch * program.steps_per_epoch,
+        )
+    kept = "there is no checkpoint yet"
+    if restored:
+        kept = f"the checkpoint of step {restored.step:,} is finite"
+    return (
+        f"diverged in epoch {epoch}: {where}; {kept}. A smaller config.learning_rate "
+        "is the usual mend"
+    )
 
 
 def best_step(config: ConfigDict, lines: list[dict[str, Any]]) -> int | None:
@@ -187,12 +234,6 @@ def best_step(config: ConfigDict, lines: list[dict[str, Any]]) -> int | None:
         and line["epoch"] % config.checkpoint.every == 0
     }
     return max(scores, key=lambda step: scores[step], default=None)
-
-
-def _all_finite(tree: Any) -> jax.Array:
-    return jnp.all(
-        jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)])
-    )
 
 
 def _locate(
@@ -214,7 +255,7 @@ def _locate(
         leaves = jax.tree_util.tree_leaves_with_path(params)
         values = {f"params{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}
         values |= {"the gradient": grad_norm, "the objective": objective}
-        return {name: _all_finite(value) for name, value in values.items()}
+        return {name: all_finite(value) for name, value in values.items()}
 
     def update(
         key: jax.Array, state: aevb.State, batch: jax.Array

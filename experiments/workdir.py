@@ -13,11 +13,12 @@ from experiments.lock import WorkdirError
 
 __all__ = ["check_continues", "check_room", "read_config"]
 
-# May change between a run and its continuation: how long, what is looked at and kept.
-_FREE = ("epochs", "train_samples", "eval.", "checkpoint.")
+# May change between a run and its continuation: how long, what is looked at and kept,
+# where the data lie.
+_FREE = ("epochs", "train_samples", "eval.", "checkpoint.", "data.stream")
 # Parts of the manifest that decide the bits, and parts that may.
 _REFUSED = ("packages", "platform", "device_kind", "x64", "data_sha256")
-_WARNED = ("code_sha256", "cpu", "num_cores", "xla_flags")
+_WARNED = ("code_sha256", "cpu", "num_cores", "num_devices", "xla_flags")
 
 
 def read_config(workdir: Path) -> ConfigDict:

@@ -249,8 +249,8 @@ def _poisoned(what: str, config: ConfigDict):
         del key
         return jnp.where(x[0] == 255, jnp.nan, program.transform(jax.random.key(0), x))
 
-    def algorithm(hyperparameters):
-        sound = program.algorithm(hyperparameters)
+    def algorithm(hyperparameters, axis_name=None):
+        sound = program.algorithm(hyperparameters, axis_name=axis_name)
 
         def update(key, state, batch):
             state, info = sound.update(key, state, batch)

@@ -1,0 +1,234 @@
+"""The end of a sweep: rows as JSON lines and CSV, the ranking, pictures, the page."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import figures, records
+from experiments.grid import Run
+from experiments.paper_curves import Curve
+from experiments.report import (
+    Picture,
+    Table,
+    format_table,
+    write_atomically,
+    write_report,
+)
+
+__all__ = ["ranking", "write_sweep_report"]
+
+# More lines than these cannot be told apart.
+_NUM_CURVES = 6
+
+
+def _score_name(rows: Sequence[dict[str, Any]]) -> str:
+    """What runs are ranked by: the validation bound, where there is one."""
+    done = [row for row in rows if row["status"] == "done"]
+    names = [name for name in ("valid_bound", "test_bound") if done and name in done[0]]
+    return names[0] if names else "test_bound"
+
+
+def ranking(
+    rows: Sequence[dict[str, Any]], fields: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Settings from best to worst by their mean over seeds; diverged ones are last.
+
+    Args:
+      rows: of the sweep.
+      fields: what was swept; a setting is the values of all but the seed.
+
+    Returns:
+      `{field: value, ..., "num_runs", "num_diverged", NAME, NAME_std_error}` for every
+      number of the results; `std_error` is that of the mean over seeds, None for one.
+    """
+    by = [field for field in fields if field != "seed"]
+    settings: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        key = json.dumps([row.get(field) for field in by])
+        settings.setdefault(key, []).append(row)
+    names = [
+        name
+        for name in ("valid_bound", "test_bound", "log_likelihood", "train_bound")
+        if any(row.get(name) is not None for row in rows)
+    ]
+    found = []
+    for own in settings.values():
+        done = [row for row in own if row["status"] == "done"]
+        entry: dict[str, Any] = {field: own[0].get(field) for field in by}
+        entry |= {"num_runs": len(done), "num_diverged": len(own) - len(done)}
+        for name in names:
+            values = [row[name] for row in done if row.get(name) is not None]
+            entry[name] = float(np.mean(values)) if values else None
+            entry[f"{name}_std_error"] = (
+                float(np.std(values, ddof=1) / np.sqrt(len(values)))
+                if len(values) > 1
+                else None
+            )
+        found.append(entry)
+    score = _score_name(rows)
+
+    def order(entry: dict[str, Any]) -> float:
+        value = entry.get(score)
+        return float("inf") if value is None else -value
+
+    return sorted(found, key=order)
+
+
+def write_sweep_report(
+    runs: Sequence[Run],
+    fields: Sequence[str],
+    rows: Sequence[dict[str, Any]],
+    workdir: Path,
+) -> Path:
+    """Writes results.jsonl, results.csv, figures/ and report.html; prints the ranking.
+
+    Returns:
+      The path of the page.
+    """
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    write_atomically(workdir / "results.jsonl", text.encode())
+    write_atomically(workdir / "results.csv", _csv(rows).encode())
+    ranked = ranking(rows, fields)
+    records.write_json(workdir / "ranking.json", {"ranking": ranked})
+    table = _ranking_table(ranked, rows, fields)
+    diverged = sum(row["status"] != "done" for row in rows)
+    print(f"\n{table.title}\n{format_table(table.columns, table.rows)}")
+    columns = ["run", "status", "train_bound", _score_name(rows), "test_bound"]
+    columns += ["log_likelihood", "seconds"]
+    columns = list(dict.fromkeys(columns))
+    page = write_report(
+        workdir / "report.html",
+        title=f"A sweep over {', '.join(fields)}: {len(rows):,} runs",
+        summary=[
+            ("runs", f"{len(rows):,}", f"{diverged:,} diverged"),
+            *[
+                (
+                    "best " + name.replace("_", " "),
+                    f"{ranked[0][name]:.2f}",
+                    ", ".join(f"{f}={ranked[0][f]}" for f in fields if f != "seed"),
+                )
+                for name in (_score_name(rows),)
+                if ranked[0].get(name) is not None
+            ],
+        ],
+        tables=[
+            table,
+            Table("Runs", columns, [[row.get(c) for c in columns] for row in rows]),
+        ],
+        figures=_pictures(rows, ranked, fields, workdir),
+        config=runs[0].config.to_dict(),
+        notes=[
+            "Settings are ranked by the mean over seeds; ± is the standard error of "
+            "that mean. The settings below are those of the first run."
+        ],
+    )
+    print(f"report {page}")
+    return page
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _ranking_table(
+    ranked: Sequence[dict[str, Any]],
+    rows: Sequence[dict[str, Any]],
+    fields: Sequence[str],
+) -> Table:
+    by = [field for field in fields if field != "seed"]
+    score = _score_name(rows)
+    names = [
+        name
+        for name in dict.fromkeys((score, "test_bound", "log_likelihood"))
+        if any(entry.get(name) is not None for entry in ranked)
+    ]
+
+    def cell(entry: dict[str, Any], name: str) -> str | None:
+        if entry.get(name) is None:
+            return None
+        error = entry[f"{name}_std_error"]
+        return f"{entry[name]:.2f}" + (f" ± {error:.2f}" if error is not None else "")
+
+    return Table(
+        f"Settings by {score.replace('_', ' ')}, nats",
+        [*by, "runs", "diverged", *[name.replace("_", " ") for name in names]],
+        [
+            [
+                *[entry[field] for field in by],
+                entry["num_runs"],
+                entry["num_diverged"],
+                *[cell(entry, name) for name in names],
+            ]
+            for entry in ranked
+        ],
+    )
+
+
+def _pictures(
+    rows: Sequence[dict[str, Any]],
+    ranked: Sequence[dict[str, Any]],
+    fields: Sequence[str],
+    workdir: Path,
+) -> list[Picture]:
+    folder = workdir / "figures"
+    score = _score_name(rows)
+    by = [field for field in fields if field != "seed"]
+    pictures = []
+    curves = []
+    for entry in ranked[:_NUM_CURVES]:
+        own = [
+            row
+            for row in rows
+            if all(row.get(field) == entry[field] for field in by)
+            and row["status"] == "done"
+        ]
+        lines = [_lines(workdir / "runs" / row["run"]) for row in own]
+        if lines and lines[0]:
+            x = np.array([line["samples"] for line in lines[0]], float)
+            y = np.mean(
+                [[line["train/bound"] for line in run] for run in lines], axis=0
+            )
+            label = ", ".join(f"{f}={entry[f]}" for f in by) or "mean over seeds"
+            curves.append(Curve(label, x, y, False))
+    if curves:
+        path = figures.learning_curve(
+            folder / "learning_curves.png",
+            curves,
+            xlabel="training samples evaluated",
+            ylabel="train bound, nats per image",
+            title="Learning curves, mean over seeds",
+        )
+        count = f"The best {len(curves)} settings" if len(by) else "All seeds"
+        pictures.append(Picture(path, f"{count}; each epoch's mean."))
+    for field in fields:
+        values = [row for row in rows if row.get(score) is not None]
+        if not values:
+            continue
+        path = figures.sweep_field(
+            folder / f"{field}.png",
+            [_plain(row.get(field)) for row in values],
+            [row[score] for row in values],
+            xlabel=field,
+            ylabel=f"{score.replace('_', ' ')}, nats per image",
+        )
+        pictures.append(Picture(path, f"Every run, by {field}; the line is the mean."))
+    return pictures
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, int | float) else str(value)
+
+
+def _lines(folder: Path) -> list[dict[str, Any]]:
+    text = (folder / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
