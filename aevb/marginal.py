@@ -172,20 +172,22 @@ def importance_log_likelihood(
         top, _ = jax.lax.top_k(jnp.concatenate([top, log_w[-1]]), len(top))
         return (*_merge(sums, lost, chunk), top), None
 
-    dtype = jax.eval_shape(log_weight, jnp.zeros((), jnp.int32)).dtype
-    zeros = jnp.zeros(len(sizes), dtype)
-    sums, lost = _Sums(zeros - jnp.inf, zeros, zeros), _Sums(zeros, zeros, zeros)
-    top = jnp.full(min(tail_size(num_samples) + 1, num_samples), -jnp.inf, dtype)
     starts = jnp.arange(0, num_samples, chunk_size)
-    if axis_name is None:
-        (sums, _, top), _ = jax.lax.scan(step, (sums, lost, top), starts)
-    else:
+    if axis_name is not None:
         starts = _share(starts, num_samples, axis_name)
-        carry = jax.lax.pcast((sums, lost, top), axis_name, to="varying")
-        (sums, _, top), _ = jax.lax.scan(step, carry, starts)
+    # Only the type matters, which inside a shard_map says where the weights differ: a
+    # scan's carry needs it from the start. XLA drops the value.
+    like = log_weight(starts[0])
+    zero = jnp.where(jnp.isnan(like), 0, jnp.zeros_like(like))
+    zeros = jnp.broadcast_to(zero, sizes.shape)
+    sums, lost = _Sums(zeros - jnp.inf, zeros, zeros), _Sums(zeros, zeros, zeros)
+    num_top = min(tail_size(num_samples) + 1, num_samples)
+    top = jnp.broadcast_to(zero - jnp.inf, (num_top,))
+    (sums, _, top), _ = jax.lax.scan(step, (sums, lost, top), starts)
+    if axis_name is not None:
         sums, top = _combine(sums, top, axis_name)
 
-    curve = sums.max + jnp.log(sums.first) - jnp.log(sizes.astype(dtype))
+    curve = sums.max + jnp.log(sums.first) - jnp.log(sizes.astype(like.dtype))
     ess = sums.first[-1] ** 2 / sums.second[-1]
     return ImportanceEstimate(
         log_likelihood=curve[-1],

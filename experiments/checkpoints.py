@@ -235,7 +235,7 @@ class Checkpoints:
             _orbax() as ocp,
             ocp.CheckpointManager(
                 self._folder.absolute(),
-                options=ocp.CheckpointManagerOptions(read_only=True),
+                options=_alone(ocp, ocp.CheckpointManagerOptions(read_only=True)),
             ) as reader,
         ):
             record = reader.restore(
@@ -263,13 +263,8 @@ class Checkpoints:
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=self, enable_async_checkpointing=False
             )
-            if jax.process_count() > 1:  # process 0 alone saves, and waits for nobody
-                options.multiprocessing_options = ocp.options.MultiprocessingOptions(
-                    primary_host=0,
-                    active_processes={0},
-                    barrier_sync_key_prefix="checkpoints",
-                )
-                options.create = False
+            if jax.process_count() > 1:
+                _alone(ocp, options)
                 self._folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 self._folder.absolute(), options=options
@@ -323,6 +318,19 @@ def _orbax() -> Iterator[Any]:
         yield ocp
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _alone(ocp: Any, options: Any) -> Any:
+    """Of a job of several processes, this one saves and reads, and waits for nobody."""
+    if jax.process_count() > 1:
+        index = jax.process_index()
+        options.multiprocessing_options = ocp.options.MultiprocessingOptions(
+            primary_host=index,
+            active_processes={index},
+            barrier_sync_key_prefix="checkpoints",
+        )
+        options.create = False
+    return options
 
 
 def _fit(restored: Restored, like: Any) -> Restored:

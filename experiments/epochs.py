@@ -70,10 +70,10 @@ def resident(
       state: like those to come.
     """
 
-    def one_epoch(key: jax.Array, state: aevb.State, data: jax.Array) -> tuple:
+    def one_epoch(seed: jax.Array, state: aevb.State, data: jax.Array) -> tuple:
         state, info = aevb.epoch(
             _algorithm(config, program, mesh),
-            key,
+            run_key(seed),
             state,
             data,
             batch_size=config.batch_size,
@@ -86,11 +86,11 @@ def resident(
         one_epoch = jax.shard_map(
             one_epoch, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec()
         )
-    key, data = _place((run_key(config.seed), program.train), mesh)
-    compiled = jax.jit(one_epoch, donate_argnums=1).lower(key, state, data).compile()
+    seed, data = _place((np.uint32(config.seed), program.train), mesh)
+    compiled = jax.jit(one_epoch, donate_argnums=1).lower(seed, state, data).compile()
 
     def advance(state: aevb.State) -> Block:
-        state, info, finite = compiled(key, state, data)
+        state, info, finite = compiled(seed, state, data)
         return Block(state, info, finite, program.steps_per_epoch)
 
     return advance
@@ -112,10 +112,10 @@ def streamed(
     """
     axis = _axis(mesh)
 
-    def block(key: jax.Array, state: aevb.State, batches: jax.Array) -> tuple:
+    def block(seed: jax.Array, state: aevb.State, batches: jax.Array) -> tuple:
         state, infos = aevb.scan_updates(
             _algorithm(config, program, mesh),
-            key,
+            run_key(seed),
             state,
             batches,
             transform=program.transform,
@@ -127,14 +127,13 @@ def streamed(
     images, batch_size = program.train, config.batch_size
     num_datapoints, data_dim = images.shape
     num_steps = max(1, _BLOCK_BYTES // (batch_size * data_dim))
-    run = run_key(config.seed)
 
     @lru_cache(maxsize=2)
     def order(epoch: int) -> np.ndarray:
         step = epoch * program.steps_per_epoch
         return np.asarray(
             jax.jit(aevb.epoch_batches, static_argnums=(2, 3))(
-                run, step, num_datapoints, batch_size
+                run_key(config.seed), step, num_datapoints, batch_size
             )
         )
 
@@ -160,7 +159,7 @@ def streamed(
             in_specs=(PartitionSpec(), PartitionSpec(), PartitionSpec(None, AXIS)),
             out_specs=PartitionSpec(),
         )
-    key = _place(run, mesh)
+    seed = _place(np.uint32(config.seed), mesh)
     jitted = jax.jit(block, donate_argnums=1)
     reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
     ahead: dict[int, Future] = {}
@@ -173,7 +172,7 @@ def streamed(
         next_step = step + len(batches)
         if next_step < last_step:
             ahead[next_step] = reader.submit(read, next_step)
-        state, info, finite = jitted(key, state, batches)
+        state, info, finite = jitted(seed, state, batches)
         return Block(state, info, finite, len(batches))
 
     return advance

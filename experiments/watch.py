@@ -18,7 +18,7 @@ __all__ = ["LOST", "Watch"]
 LOST = 76
 """Exit code: another process of the job was lost; the same command goes on."""
 
-_GRACE_SECONDS = 10.0
+_GRACE_SECONDS = 3.0
 
 
 class Watch:
@@ -58,7 +58,8 @@ class Watch:
     def leave(self, code: int) -> None:
         """Says goodbye, and waits, a little, for the others to say it.
 
-        The first to leave with an error takes the others along.
+        The first to leave with an error takes the others along. It must not go before
+        them: without process 0, JAX ends them with a page of addresses.
         """
         self._leaving = True
         for connection in self._sockets:
@@ -66,7 +67,7 @@ class Watch:
                 connection.sendall(bytes([code & 0xFF]))
             except OSError:
                 continue
-        deadline = time.monotonic() + (_GRACE_SECONDS if code == 0 else 1.0)
+        deadline = time.monotonic() + 2 * _GRACE_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
