@@ -25,6 +25,7 @@ __all__ = [
     "LikelihoodEvaluation",
     "bound_evaluator",
     "evenly_spaced",
+    "likelihood_batch",
     "likelihood_evaluator",
 ]
 
@@ -149,6 +150,45 @@ def evenly_spaced(num_points: int, num_wanted: int) -> np.ndarray:
     return np.arange(num_wanted) * num_points // num_wanted
 
 
+def likelihood_batch(
+    program: Program, num_samples: int, chunk_size: int
+) -> Callable[..., aevb.ImportanceEstimate]:
+    """Returns `batch(params, indices [n], images [n, D], axis_name=None)`, to jit.
+
+    That is an `aevb.ImportanceEstimate`, leaves `[n, ...]`. A datapoint's noise follows
+    from its index. `axis_name` is of devices that share the samples.
+
+    Raises:
+      ValueError: the program's log p(x|z) is not a likelihood (grey pixels).
+    """
+    if not program.is_likelihood:
+        raise ValueError(
+            "grey pixels under a Bernoulli have no likelihood, so there is no log p(x) "
+            "to estimate: train with data.binarization=dynamic or static"
+        )
+    model = program.model
+    key = jax.random.fold_in(jax.random.key(FIXED_SEED), 4)
+
+    def batch(
+        params: Any, indices: jax.Array, images: jax.Array, axis_name: str | None = None
+    ) -> aevb.ImportanceEstimate:
+        def one(index: jax.Array, image: jax.Array) -> aevb.ImportanceEstimate:
+            return aevb.importance_log_likelihood(
+                partial(model.encode, params),
+                partial(model.decode, params),
+                jax.random.fold_in(key, index),
+                program.to_input(image),
+                prior=model.prior,
+                num_samples=num_samples,
+                chunk_size=chunk_size,
+                axis_name=axis_name,
+            )
+
+        return jax.vmap(one)(indices, images)
+
+    return batch
+
+
 def likelihood_evaluator(
     program: Program,
     *,
@@ -175,30 +215,7 @@ def likelihood_evaluator(
     Raises:
       ValueError: the program's log p(x|z) is not a likelihood (grey pixels).
     """
-    if not program.is_likelihood:
-        raise ValueError(
-            "grey pixels under a Bernoulli have no likelihood, so there is no log p(x) "
-            "to estimate: train with data.binarization=dynamic or static"
-        )
-    model = program.model
-    key = jax.random.fold_in(jax.random.key(FIXED_SEED), 4)
-
-    def batch(
-        params: Any, indices: jax.Array, images: jax.Array, axis_name: str | None = None
-    ) -> Any:
-        def one(index: jax.Array, image: jax.Array) -> aevb.ImportanceEstimate:
-            return aevb.importance_log_likelihood(
-                partial(model.encode, params),
-                partial(model.decode, params),
-                jax.random.fold_in(key, index),
-                program.to_input(image),
-                prior=model.prior,
-                num_samples=num_samples,
-                chunk_size=chunk_size,
-                axis_name=axis_name,
-            )
-
-        return jax.vmap(one)(indices, images)
+    batch = likelihood_batch(program, num_samples, chunk_size)
 
     def compiled(size: int, params: Any, indices: Any, images: Any) -> Any:
         if mesh is None:

@@ -6,6 +6,7 @@ matrix products (1e-5 relative after 100 steps). The lane axis is sharded over t
 devices of all processes, the data are on each of them, and no device waits for another.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +24,13 @@ import aevb
 from experiments import distributed
 from experiments.checkpoints import Checkpoints
 from experiments.epochs import all_finite
-from experiments.evaluation import BoundEvaluation, bound_evaluator
+from experiments.evaluation import (
+    BoundEvaluation,
+    LikelihoodEvaluation,
+    bound_evaluator,
+    evenly_spaced,
+    likelihood_batch,
+)
 from experiments.grid import Run, traced
 from experiments.interruption import StoppedError, StopRequest
 from experiments.program import (
@@ -33,7 +40,16 @@ from experiments.program import (
     run_key,
 )
 
-__all__ = ["Lanes", "TrainedLanes", "lane_bytes", "lanes_at_once", "train_lanes"]
+__all__ = [
+    "Lanes",
+    "TrainedLanes",
+    "Trainer",
+    "lane_bytes",
+    "lanes_at_once",
+    "one_epoch",
+    "start",
+    "train_lanes",
+]
 
 # Lanes are timed over so many steps.
 _TIMED_STEPS = 10
@@ -78,6 +94,7 @@ class TrainedLanes(NamedTuple):
       lines: of `metrics.jsonl`, one list a lane; it ends where the lane diverged.
       diverged: the epoch in which a lane was not finite any more, 0 where never; `[R]`.
       test: the bound on the test split, leaves `[R, ...]`.
+      likelihood: log p(x) of test points, one a lane, or None.
       seconds: in epochs, by all processes' sessions of this chunk.
     """
 
@@ -85,7 +102,87 @@ class TrainedLanes(NamedTuple):
     lines: list[list[dict[str, Any]]]
     diverged: list[int]
     test: BoundEvaluation
+    likelihood: list[LikelihoodEvaluation] | None
     seconds: float
+
+
+class Trainer:
+    """The compiled programs of a group of runs, for a fixed number of lanes.
+
+    Each device has its share of the lanes; there is no collective in any of them.
+    """
+
+    def __init__(self, config: Any, program: Program, mesh: Mesh, num_lanes: int):
+        """Prepares the programs; each is compiled when it is first needed.
+
+        Args:
+          config: of one run of the group.
+          program: of that run; the others differ in what is traced.
+          mesh: of the axis "lane".
+          num_lanes: filled up to a multiple of the mesh's size.
+        """
+        self.config, self.program, self.mesh = config, program, mesh
+        self.num_lanes = num_lanes + -num_lanes % mesh.size
+        self.data = distributed.replicate(program.train, mesh)
+        self.curve = distributed.replicate(getattr(program, config.eval.curve), mesh)
+        self._start = _by_lane(mesh, partial(start, program))
+        self._epoch = _by_lane(
+            mesh, partial(one_epoch, program, config.batch_size), shared=1, donate=(1,)
+        )
+        self._bound = _by_lane(mesh, _one_by_one(bound_evaluator(program)), shared=1)
+        self._compiled: dict[str, Any] = {}
+
+    def start(self, lanes: Lanes) -> aevb.State:
+        """The states before the first step."""
+        return self._start(lanes)
+
+    def epoch(self, lanes: Lanes, state: aevb.State) -> tuple:
+        """An epoch of every lane; its seconds are last: compilation is left out."""
+        arguments = (lanes, state, self.data)
+        if "epoch" not in self._compiled:
+            self._compiled["epoch"] = self._epoch.lower(*arguments).compile()
+        began = time.perf_counter()
+        found = jax.block_until_ready(self._compiled["epoch"](*arguments))
+        return (*found, time.perf_counter() - began)
+
+    def bound(self, params: Any, images: jax.Array) -> BoundEvaluation:
+        """The bound of every lane on a split; on the host."""
+        return to_host(self._bound(params, images))
+
+    def log_likelihood(
+        self, params: Any, check: Callable[[int, int], None]
+    ) -> list[LikelihoodEvaluation] | None:
+        """log p(x) of test points for every lane, or None where none is asked for.
+
+        Args:
+          params: leaves `[R, ...]`.
+          check: `check(done, total)`, called after every batch of points.
+        """
+        fields, program = self.config.eval, self.program
+        if not (fields.num_samples and program.is_likelihood):
+            return None
+        if "log p(x)" not in self._compiled:
+            batch = likelihood_batch(program, fields.num_samples, fields.chunk_size)
+            self._compiled["log p(x)"] = _by_lane(
+                self.mesh, _one_by_one(batch), shared=2
+            )
+        indices = evenly_spaced(len(program.test), fields.num_points)
+        size = min(fields.batch_size, len(indices))
+        found = []
+        for first in range(0, len(indices), size):
+            chosen = np.resize(indices[first : first + size], size)
+            arguments = distributed.replicate((chosen, program.test[chosen]), self.mesh)
+            estimate = to_host(self._compiled["log p(x)"](params, *arguments))
+            found.append((estimate.log_likelihood, estimate.ess))
+            check(min(first + size, len(indices)), len(indices))
+        values, ess = (
+            np.concatenate(part, axis=1)[:, : len(indices)]
+            for part in zip(*found, strict=True)
+        )
+        return [
+            LikelihoodEvaluation(indices, values[i], ess[i], float("nan"))
+            for i in range(len(values))
+        ]
 
 
 def start(program: Program, lanes: Lanes) -> aevb.State:
@@ -115,83 +212,105 @@ def one_epoch(
     return jax.vmap(one)(lanes.seeds, lanes.hyperparameters, state)
 
 
+def _by_lane(
+    mesh: Mesh, function: Callable, *, shared: int = 0, donate: tuple[int, ...] = ()
+) -> Any:
+    """Jits `function(per lane, ..., shared, ...)`, each device with its lanes alone."""
+
+    def call(*arguments: Any) -> Any:
+        count = len(arguments) - shared
+        specs = [PartitionSpec("lane")] * count + [PartitionSpec()] * shared
+        split = jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=tuple(specs),
+            out_specs=PartitionSpec("lane"),
+            check_vma=False,  # nothing is ever summed over lanes
+        )
+        return split(*arguments)
+
+    return jax.jit(call, donate_argnums=donate)
+
+
+def _one_by_one(function: Callable) -> Callable:
+    """`function(params, ...)` of each lane in turn: with the memory of one."""
+
+    def call(params: Any, *shared: Any) -> Any:
+        return jax.lax.map(lambda own: function(own, *shared), params)
+
+    return call
+
+
 def train_lanes(
+    trainer: Trainer,
     runs: Sequence[Run],
-    program: Program,
-    mesh: Mesh,
     folder: Path,
     stop: StopRequest,
-    report: Callable[[int, float, np.ndarray], None],
+    report: Callable[[int, float, float], None],
+    check: Callable[[int, int], None],
 ) -> TrainedLanes:
     """Trains runs of one group side by side, from where they stopped.
 
     Args:
-      runs: R of them.
-      program: of the first; the others differ in what is traced.
-      mesh: of the axis "lane"; lanes are filled up to a multiple of its size.
+      trainer: for the group.
+      runs: at most as many as it has lanes.
       folder: for the checkpoint of the lanes.
       stop: asked after every epoch, in all processes.
-      report: `report(epoch, images per second of all lanes, train bounds [R])`.
+      report: `report(epoch, seconds, best train bound)`, after every epoch.
+      check: `check(done, total)`, after every batch of the points for log p(x).
 
     Raises:
       StoppedError: a signal came in some process, and the lanes are saved.
     """
-    config = runs[0].config
+    config, program, mesh = trainer.config, trainer.program, trainer.mesh
     num_lanes = len(runs)
-    padded = [*runs, *[runs[-1]] * (-num_lanes % mesh.size)]
     by_lane = NamedSharding(mesh, PartitionSpec("lane"))
-    lanes = _put(Lanes.of(padded), by_lane)
-    data = distributed.replicate(program.train, mesh)
-    curve = distributed.replicate(getattr(program, config.eval.curve), mesh)
-    # Rows of all lanes of a device at once, as of one run.
-    rows = max(1, 1000 * mesh.size // len(padded))
-    evaluate = jax.jit(
-        jax.vmap(bound_evaluator(program, batch_size=rows), in_axes=(0, None))
-    )
 
+    def fill(tree: Any) -> Any:
+        """Lanes that are not runs repeat the last one."""
+        index = np.minimum(np.arange(trainer.num_lanes), num_lanes - 1)
+        return put(jax.tree.map(lambda leaf: np.asarray(leaf)[index], tree), by_lane)
+
+    def first(tree: Any) -> Any:
+        """The runs, on the host."""
+        return jax.tree.map(lambda leaf: leaf[:num_lanes], to_host(tree))
+
+    own_lanes = Lanes.of(runs)
+    lanes = fill(own_lanes)
     checkpoints = Checkpoints(folder, keep=1)
-    like = jax.eval_shape(partial(start, program), lanes)
+    like = jax.eval_shape(partial(start, program), own_lanes)
     restored = distributed.on_writer(lambda: checkpoints.restore(like))
-    lines: list[list[dict[str, Any]]] = [[] for _ in padded]
-    diverged, seconds, epoch = [0] * len(padded), 0.0, 0
+    lines: list[list[dict[str, Any]]] = [[] for _ in runs]
+    diverged, seconds, epoch = [0] * num_lanes, 0.0, 0
     if restored is None:
-        state = jax.jit(partial(start, program), out_shardings=by_lane)(lanes)
+        state = trainer.start(lanes)
     else:
-        state, record = _put(restored.state, by_lane), restored.record
+        state, record = fill(restored.state), restored.record
         lines, diverged = record["lines"], record["diverged"]
         seconds, epoch = record["seconds"], record["epoch"]
 
     def save() -> None:
-        host = _to_host(state)
+        host = first(state)
         record = {"lines": lines, "diverged": diverged, "seconds": seconds}
         record |= {"epoch": epoch}
         distributed.on_writer(
             lambda: checkpoints.save(epoch * program.steps_per_epoch, host, record)
         )
 
-    step = jax.jit(
-        partial(one_epoch, program, config.batch_size),
-        donate_argnums=1,
-        out_shardings=(by_lane, by_lane, by_lane),
-    )
-    samples_per_epoch = program.steps_per_epoch * config.batch_size
     saved = epoch
     with closing(checkpoints):
-        compiled = step.lower(lanes, state, data).compile()
         while epoch < program.num_epochs:
             if distributed.any_process(stop.requested):
                 if saved != epoch:
                     save()
                 raise StoppedError
-            began = time.perf_counter()
-            state, info, finite = jax.block_until_ready(compiled(lanes, state, data))
-            elapsed = time.perf_counter() - began
+            state, info, finite, elapsed = trainer.epoch(lanes, state)
             seconds, epoch = seconds + elapsed, epoch + 1
             last = epoch == program.num_epochs
             found = None
             if last or epoch % config.eval.every == 0:
-                found = _to_host(evaluate(state.params, curve))
-            info, finite = _to_host((info, finite))
+                found = trainer.bound(state.params, trainer.curve)
+            info, finite = to_host((info, finite))
             for i, own in enumerate(lines):
                 if not finite[i] and not diverged[i]:
                     diverged[i] = epoch
@@ -200,18 +319,26 @@ def train_lanes(
                 own.append(
                     _line(config, i, epoch, program.steps_per_epoch, info, found)
                 )
-            report(epoch, num_lanes * samples_per_epoch / elapsed, info.aux["bound"])
+            bounds = info.aux["bound"][np.isfinite(info.aux["bound"])]
+            report(epoch, elapsed, float(np.max(bounds, initial=-np.inf)))
             if last or epoch % config.checkpoint.every == 0:
                 save()
                 saved = epoch
-    test = _to_host(evaluate(state.params, distributed.replicate(program.test, mesh)))
-    host = _to_host(state)
 
-    def first(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf[:num_lanes], tree)
+    def between(done: int, total: int) -> None:
+        check(done, total)
+        if distributed.any_process(stop.requested):
+            raise StoppedError
 
+    test = trainer.bound(state.params, distributed.replicate(program.test, mesh))
+    likelihood = trainer.log_likelihood(state.params, between)
     return TrainedLanes(
-        first(host), lines[:num_lanes], diverged[:num_lanes], first(test), seconds
+        first(state),
+        lines,
+        diverged,
+        jax.tree.map(lambda leaf: leaf[:num_lanes], test),
+        likelihood and likelihood[:num_lanes],
+        seconds,
     )
 
 
@@ -233,7 +360,7 @@ def _line(
     return line
 
 
-def _put(tree: Any, sharding: NamedSharding) -> Any:
+def put(tree: Any, sharding: NamedSharding) -> Any:
     """Host arrays, the same in every process, with each device's share on it."""
 
     def put(leaf: Any) -> jax.Array:
@@ -243,7 +370,7 @@ def _put(tree: Any, sharding: NamedSharding) -> Any:
     return jax.tree.map(put, tree)
 
 
-def _to_host(tree: Any) -> Any:
+def to_host(tree: Any) -> Any:
     """All of sharded arrays, as NumPy arrays, in every process."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
@@ -268,8 +395,9 @@ def lane_bytes(runs: Sequence[Run], program: Program) -> int:
 def lanes_at_once(runs: Sequence[Run], program: Program, mesh: Mesh) -> int:
     """How many lanes to train side by side: what fits, and on a CPU what is fastest.
 
-    A wide `vmap` leaves a CPU's cache: widths of 1, 2, 4, ... lanes a device are timed
-    over a few steps, until one is slower a lane than the best.
+    A wide `vmap` leaves a CPU's cache: 1, 4, 16, ... lanes a device are timed over a
+    few steps, until one is slower a lane than the best, or until what could be gained
+    is less than what the next try takes.
 
     Returns:
       A multiple of the mesh's size.
@@ -282,32 +410,42 @@ def lanes_at_once(runs: Sequence[Run], program: Program, mesh: Mesh) -> int:
     if device.platform == "cpu":
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         free = pages // 2 // len(mesh.local_devices)
-    if free:
+    if free and most > 1:
         room = int(0.8 * free) - program.train.nbytes
         most = max(1, min(most, room // lane_bytes(runs, program)))
     if device.platform != "cpu":
         return most * num_devices
     batch_size = runs[0].config.batch_size
     slice_size = min(len(program.train), _TIMED_STEPS * batch_size)
+    num_steps = program.num_epochs * program.steps_per_epoch
+    one_run = num_steps / (slice_size // batch_size)
     data = distributed.replicate(program.train[:slice_size], mesh)
     by_lane = NamedSharding(mesh, PartitionSpec("lane"))
-    best, best_speed, width = 1, 0.0, 1
+    single = jax.jit(partial(start, program))(Lanes.of(runs[:1]))
+    single = jax.device_get(single)
+    best, fastest, width = 1, math.inf, 1
     while width <= most:
+        began = time.perf_counter()
         chosen = [runs[i % len(runs)] for i in range(width * num_devices)]
-        lanes = _put(Lanes.of(chosen), by_lane)
-        state = jax.jit(partial(start, program), out_shardings=by_lane)(lanes)
-        jitted = jax.jit(partial(one_epoch, program, batch_size))
-        step = jitted.lower(lanes, state, data).compile()
+        lanes = put(Lanes.of(chosen), by_lane)
+        state = put(
+            jax.tree.map(partial(np.repeat, repeats=len(chosen), axis=0), single),
+            by_lane,
+        )
+        step = _by_lane(mesh, partial(one_epoch, program, batch_size), shared=1)
+        step = step.lower(lanes, state, data).compile()
         times = []
         for _ in range(4):
-            began = time.perf_counter()
+            now = time.perf_counter()
             jax.block_until_ready(step(lanes, state, data))
-            times.append(time.perf_counter() - began)
-        speed = width / float(np.median(times[1:]))
-        if speed < best_speed:
+            times.append(time.perf_counter() - now)
+        seconds = float(np.median(times[1:])) / width
+        if seconds > fastest:
             break
         # A wider program must earn its memory.
-        if speed > 1.02 * best_speed:
-            best, best_speed = width, speed
-        width *= 2
+        if seconds < 0.98 * fastest:
+            best, fastest = width, seconds
+        if 0.5 * fastest * one_run * most < time.perf_counter() - began:
+            break
+        width *= 4
     return best * num_devices

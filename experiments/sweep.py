@@ -45,11 +45,11 @@ from jax.sharding import Mesh
 from experiments import cli, data, distributed, grid, lanes, lock, records
 from experiments.checkpoints import Checkpoints
 from experiments.config import ConfigError
-from experiments.evaluation import evenly_spaced, likelihood_evaluator
 from experiments.grid import Run
 from experiments.interruption import StopRequest
 from experiments.program import Program, build
 from experiments.progress import duration
+from experiments.records import json_digest
 from experiments.training import DivergenceError, best_step
 
 __all__ = ["Sweep", "main", "parse", "train"]
@@ -160,31 +160,55 @@ def train(sweep: Sweep, workdir: Path, stop: StopRequest) -> list[dict[str, Any]
             "steps_per_epoch": program.steps_per_epoch,
         }
         width = _width(parts, number, group, program, mesh, sweep.num_lanes)
-        progress.start_group(number, group, width)
-        evaluate = _log_likelihood(program, config, mesh)
-        for first in range(0, len(group), width):
-            chunk = group[first : first + width]
-            if all(run.name in done for run in chunk):
-                continue
-            folder = workdir / "lanes" / f"{number}-{first}"
+        progress.start_group(number, group, min(width, len(group)))
+        trainers: dict[int, lanes.Trainer] = {}
+        chunks = _chunks(group, width, set(done), workdir)
+        for chunk in chunks:
+            # Another number of lanes is compiled anew; a few idle ones are cheaper.
+            sizes = [len(c) for c in chunks if len(c) <= 1.25 * len(chunk)]
+            count = max(sizes)
+            if count not in trainers:
+                trainers[count] = lanes.Trainer(config, program, mesh, count)
+            folder = workdir / "lanes" / json_digest([run.name for run in chunk])[:16]
             if distributed.is_writer():
                 folder.mkdir(parents=True, exist_ok=True)
-            progress.chunk = (first, len(chunk), program.num_epochs)
+                names = {"runs": [run.name for run in chunk]}
+                records.write_json(folder / "runs.json", names)
+            progress.start_chunk(len(chunk), program)
             trained = lanes.train_lanes(
-                chunk, program, mesh, folder, stop, progress.epoch
+                trainers[count], chunk, folder, stop, progress.epoch, progress.evaluated
             )
-            values = evaluate(trained, progress)
             for i, run in enumerate(chunk):
-                done[run.name] = row = _row(run, trained, i, values[i], program)
+                done[run.name] = row = _row(run, trained, i, program)
                 if distributed.is_writer():
                     _write_run(workdir / "runs" / run.name, run, trained, i, own)
                     parts.put(run.name, row)
             if distributed.is_writer():
                 shutil.rmtree(folder)
-            progress.finished(len(chunk))
+            progress.finish_chunk()
     if distributed.is_writer():
         shutil.rmtree(workdir / "lanes", ignore_errors=True)
     return [done[run.name] for run in sweep.runs]
+
+
+def _chunks(
+    group: list[Run], width: int, done: set[str], workdir: Path
+) -> list[list[Run]]:
+    """What trains together: first what an interruption left, on whatever devices."""
+
+    def begun() -> list[list[str]]:
+        paths = sorted((workdir / "lanes").glob("*/runs.json"))
+        return [records.read_json(path)["runs"] for path in paths]
+
+    by_name = {run.name: run for run in group if run.name not in done}
+    chunks = []
+    for names in distributed.on_writer(begun):
+        if all(name in by_name for name in names):
+            chunks.append([by_name.pop(name) for name in names])
+    rest = list(by_name.values())
+    # Chunks of one size, or nearly: a size more is a compile more.
+    size = -(-len(rest) // max(1, -(-len(rest) // width)))
+    return chunks + [rest[i : i + size] for i in range(0, len(rest), size or 1)]
 
 
 def _width(
@@ -211,49 +235,15 @@ def _width(
     return int(width)
 
 
-def _log_likelihood(program: Program, config: Any, mesh: Mesh) -> Any:
-    """`evaluate(trained, progress) -> [R, 3]`: log p(x), its error, ESS; NaN: none."""
-    wanted = config.eval.num_samples and program.is_likelihood
-    indices = evenly_spaced(len(program.test), config.eval.num_points)
-    estimate = None
-    if wanted:
-        local = np.array(mesh.local_devices)
-        estimate = likelihood_evaluator(
-            program,
-            num_samples=config.eval.num_samples,
-            chunk_size=config.eval.chunk_size,
-            batch_size=config.eval.batch_size,
-            mesh=Mesh(local, ("data",)) if len(local) > 1 else None,
-        )
-
-    def evaluate(trained: lanes.TrainedLanes, progress: "_Progress") -> np.ndarray:
-        values = np.full((len(trained.diverged), 3), np.nan)
-        if estimate is None:
-            return values
-        for i, diverged in enumerate(trained.diverged):
-            # Processes take turns.
-            if diverged or i % jax.process_count() != jax.process_index():
-                continue
-            params = jax.tree.map(lambda leaf, i=i: leaf[i], trained.state.params)
-            found = estimate(params, program.test, indices).summary()
-            values[i] = [
-                found[name] for name in ("log_likelihood", "std_error", "ess_mean")
-            ]
-            progress.evaluated(i + 1, len(values))
-        gathered = distributed.gather(values)
-        return gathered[np.arange(len(values)) % len(gathered), np.arange(len(values))]
-
-    return evaluate
-
-
 def _row(
-    run: Run, trained: lanes.TrainedLanes, i: int, values: np.ndarray, program: Program
+    run: Run, trained: lanes.TrainedLanes, i: int, program: Program
 ) -> dict[str, Any]:
     last = trained.lines[i][-1] if trained.lines[i] else {}
     curve = run.config.eval.curve
     diverged = trained.diverged[i]
     samples = program.num_epochs * program.steps_per_epoch * run.config.batch_size
     seconds = trained.seconds / len(trained.lines)
+    found = trained.likelihood[i].summary() if trained.likelihood else {}
     row = {
         "run": run.name,
         **{
@@ -266,9 +256,9 @@ def _row(
         "test_bound": float(trained.test.bound[i]),
         "test_bound_std_error": float(trained.test.std_error[i]),
         "active_units": int(trained.test.active_units[i]),
-        "log_likelihood": float(values[0]),
-        "log_likelihood_std_error": float(values[1]),
-        "ess_mean": float(values[2]),
+        "log_likelihood": found.get("log_likelihood"),
+        "log_likelihood_std_error": found.get("std_error"),
+        "ess_mean": found.get("ess_mean"),
         "seconds": seconds,
         "images_per_second": samples / seconds if seconds else None,
     }
@@ -312,40 +302,47 @@ class _Progress:
 
     def __init__(self, num_runs: int, num_done: int):
         self._num_runs, self._num_done = num_runs, num_done
-        self._began, self._work = time.perf_counter(), 0.0
-        self._group = ""
-        self.chunk = (0, 0, 1)
+        # Of one run: seconds for an epoch, and for what comes after the last one.
+        self._epochs: list[float] = []
+        self._ends: list[float] = []
 
     def start_group(self, number: int, group: list[Run], width: int) -> None:
         self._group = f"group {number + 1}"
         shape = f"{group[0].config.latent_dim} latent dims"
         print(
             f"{self._group}: {len(group):,} runs ({shape}, hidden "
-            f"{group[0].config.hidden_dims}), {min(width, len(group)):,} lanes at once",
+            f"{group[0].config.hidden_dims}), {width:,} lanes at once",
             flush=True,
         )
 
-    def epoch(self, epoch: int, speed: float, bounds: np.ndarray) -> None:
-        first, size, epochs = self.chunk
-        self._work += size / epochs
-        elapsed = time.perf_counter() - self._began
-        left = (self._num_runs - self._num_done - size * epoch / epochs) / (
-            self._work / elapsed
-        )
-        best = np.max(bounds[np.isfinite(bounds)], initial=-np.inf)
+    def start_chunk(self, size: int, program: Program) -> None:
+        self._size, self._num_epochs = size, program.num_epochs
+        self._samples = len(program.train)
+        self._began = time.perf_counter()
+
+    def epoch(self, epoch: int, seconds: float, best: float) -> None:
+        self._began = time.perf_counter()
+        self._epochs.append(seconds / self._size)
+        left = self._num_runs - self._num_done
+        work = (left * self._num_epochs - self._size * epoch) * np.median(self._epochs)
+        if self._ends:
+            work += left * np.median(self._ends)
         print(
-            f"{self._num_done:,}/{self._num_runs:,} runs done  {self._group} lanes "
-            f"{first + 1:,}-{first + size:,}  epoch {epoch}/{epochs}  best train bound "
-            f"{best:.2f}  {speed:,.0f} images/s, {duration(max(left, 0))} left",
+            f"{self._num_done:,}/{self._num_runs:,} runs done  {self._group}, "
+            f"{self._size:,} lanes, epoch {epoch}/{self._num_epochs}  best train bound "
+            f"{best:.2f}  {self._size * self._samples / seconds:,.0f} images/s, "
+            f"{duration(float(work))} left",
             flush=True,
         )
 
     def evaluated(self, done: int, total: int) -> None:
         end = "\n" if done == total else "\r"
-        print(f"  log p(x) of {done}/{total} lanes", end=end, flush=True)
+        text = f"  log p(x) of {done:,}/{total:,} test points, all lanes"
+        print(text, end=end, flush=True)
 
-    def finished(self, size: int) -> None:
-        self._num_done += size
+    def finish_chunk(self) -> None:
+        self._ends.append((time.perf_counter() - self._began) / self._size)
+        self._num_done += self._size
 
 
 def default_workdir(sweep: Sweep) -> Path:
