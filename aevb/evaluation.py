@@ -56,6 +56,10 @@ def map_datapoints(
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")
     num_datapoints = len(xs)
     num_batches = -(-num_datapoints // batch_size)
+    if num_datapoints == 1 and batch_size > 1:
+        # Of a single row the compiler knows that the batch repeats it, and computes
+        # what all have in common once, in another order: hide that.
+        xs = jax.lax.optimization_barrier(jnp.concatenate([xs, xs]))
     indices = jnp.minimum(jnp.arange(num_batches * batch_size), num_datapoints - 1)
 
     def one(index: jax.Array) -> PyTree:

@@ -127,7 +127,7 @@ def importance_log_likelihood(
       prior: p(z); None is the standard normal of z's shape.
       num_samples: K, static.
       chunk_size: samples at a time, static; need not divide K.
-      axis_name: a mapped axis (`jax.shard_map`) whose devices share the K samples of
+      axis_name: an axis of `jax.shard_map` whose devices share the K samples of
         this datapoint: the same draws, chunk by chunk in turn. None is one device.
 
     Returns:

@@ -20,7 +20,7 @@ def global_indices(count: int, axis_name: str | None) -> jax.Array:
 
     Args:
       count: datapoints on each device.
-      axis_name: the mapped axis over which the minibatch is split, device 0 having its
+      axis_name: of `jax.shard_map`, over which the minibatch is split, device 0 having its
         first part; None where one device has all of it.
 
     Returns:
@@ -110,7 +110,7 @@ def map_objective(
       bound: `bound(params, key, x) -> (value [], aux)` for one x `[D]`, in nats.
       num_datapoints: N, the size of the training set (not of the minibatch).
       log_prior: `log_prior(params) -> []` in nats, such as `log_weight_prior`.
-      axis_name: the mapped axis over which the minibatch is split (see
+      axis_name: of `jax.shard_map`, over which the minibatch is split (see
         `aevb.gradient_algorithm`): i is then the index in all of it, and the value that
         of a device's part, whose *mean* over devices is the value of the whole.
 

@@ -14,9 +14,9 @@ Keys: step t of a run uses `fold_in(key, t)`; the order of epoch e comes from
 `fold_in(fold_in(key, -1), e)`. Nothing random is stored, so a run that continues from
 a saved `State` repeats the run that never stopped.
 
-Data parallel: under `jax.shard_map` (or any mapped axis) with the axis' name given to
-`map_objective`, `gradient_algorithm` and `epoch`, each device does its share of every
-minibatch with the keys of one device doing all of it, and a step has one collective.
+Data parallel: under `jax.shard_map`, with the axis' name given to `map_objective`,
+`gradient_algorithm` and `epoch`, each device does its share of every minibatch with the
+keys of one device doing all of it, and a step has one collective.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def gradient_algorithm(
       objective: `objective(params, key, batch) -> (value [], aux)`, to be maximised,
         such as `map_objective(...)`.
       optimizer: any optax optimizer; its step sizes may be traced values.
-      axis_name: the mapped axis over which the minibatch is split. The objective, what
+      axis_name: of `jax.shard_map`, over which the minibatch is split. The objective, what
         it returns beside it and its gradient are averaged over it, all as one array:
         one all-reduce a step. None is one device.
 
@@ -126,7 +126,7 @@ def epoch(
       batch_size: M, static, at most N.
       transform: `transform(key, x) -> x` for one datapoint, applied inside the step:
         scaling, dynamic binarisation. None leaves x as it is.
-      axis_name: the mapped axis over which each minibatch is split, where there is one;
+      axis_name: of `jax.shard_map`, over which each minibatch is split, if there is one;
         all devices have all of `data`, and M is that of all devices.
 
     Returns:
@@ -229,6 +229,16 @@ def scan_updates(
 
     Returns:
       The state after S updates, and their `Info`, its leaves with a leading axis `[S]`.
+
+    >>> objective = lambda w, key, batch: (-jnp.mean((w - batch) ** 2), None)
+    >>> algorithm = gradient_algorithm(objective, optax.sgd(0.5))
+    >>> data, key = jnp.arange(6.0), jax.random.key(0)
+    >>> order = epoch_batches(key, 0, len(data), batch_size=2)
+    >>> state = algorithm.init(jnp.zeros(()))
+    >>> for blocks in (order[:2], order[2:]):  # as the host reads them
+    ...     state, info = scan_updates(algorithm, key, state, data[blocks])
+    >>> print(state.step, info.objective.shape)
+    3 (1,)
     """
 
     def step(state: State, batch: Any) -> tuple[State, Info]:

@@ -92,8 +92,11 @@ def parse(argv: Sequence[str], *, num_devices: int = 0) -> Sweep:
     rest = [item for item in plain if not re.match(r"--?sweep\.", item)]
 
     def typed(field: str, text: str) -> Any:
+        # ml_collections would join two values of a tuple: the swept one replaces.
+        shared = re.compile(rf"--?config\.{re.escape(field)}=")
+        others = [item for item in rest if not shared.match(item)]
         one, _ = cli.parse(
-            [*rest, f"--config.{field}={text}"], config_file="default.py"
+            [*others, f"--config.{field}={text}"], config_file="default.py"
         )
         return one[field] if field in one else _nested(one, field)
 

@@ -158,12 +158,13 @@ def test_importance_reduces_to_iwae(log_weights):
     [
         (partial(aevb.importance_log_likelihood, num_samples=90, chunk_size=40), 1),
         (partial(aevb.iwae, num_samples=90), 2),
+        (partial(aevb.iwae, num_samples=90), 8),
     ],
 )
 def test_any_split_of_the_data_gives_the_same_bits(estimator, batch_size):
     decode, _ = bernoulli_model(2, data_dim=50)
     encode = lambda x: aevb.DiagNormal(x[:2], x[2:4])  # noqa: E731
-    xs = jax.random.bernoulli(jax.random.key(6), 0.4, (7, 50)).astype(jnp.float32)
+    xs = jax.random.bernoulli(jax.random.key(6), 0.4, (21, 50)).astype(jnp.float32)
     evaluate = jax.jit(
         partial(
             aevb.map_datapoints,
@@ -173,9 +174,12 @@ def test_any_split_of_the_data_gives_the_same_bits(estimator, batch_size):
     )
     key = jax.random.key(7)
     whole = evaluate(key, xs)
-    parts = [evaluate(key, xs[row : row + 1], first=row) for row in range(7)]
-    joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-    jax.tree.map(np.testing.assert_array_equal, joined, whole)
+    for size in (1, 4):  # alone; and with a last one that is alone
+        parts = [
+            evaluate(key, xs[row : row + size], first=row) for row in range(0, 21, size)
+        ]
+        joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+        jax.tree.map(np.testing.assert_array_equal, joined, whole)
 
 
 def test_memory_of_a_million_samples_is_that_of_a_chunk():

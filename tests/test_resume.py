@@ -71,22 +71,6 @@ def outcome(workdir: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Programs are compiled once; a run in this file takes a second or two."""
-    names = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in names.items():
-        jax.config.update(name, value)
-    yield names["jax_compilation_cache_dir"]
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
-@pytest.fixture(scope="module")
 def finished(tmp_path_factory, cache) -> Path:
     """A run that was never interrupted, with a checkpoint of every epoch."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
