@@ -20,8 +20,8 @@ def global_indices(count: int, axis_name: str | None) -> jax.Array:
 
     Args:
       count: datapoints on each device.
-      axis_name: of `jax.shard_map`, over which the minibatch is split, device 0 having its
-        first part; None where one device has all of it.
+      axis_name: of `jax.shard_map`, over which the minibatch is split, device 0
+        having its first part; None where one device has all of it.
 
     Returns:
       `[count]` int32.

@@ -45,9 +45,9 @@ def gradient_algorithm(
       objective: `objective(params, key, batch) -> (value [], aux)`, to be maximised,
         such as `map_objective(...)`.
       optimizer: any optax optimizer; its step sizes may be traced values.
-      axis_name: of `jax.shard_map`, over which the minibatch is split. The objective, what
-        it returns beside it and its gradient are averaged over it, all as one array:
-        one all-reduce a step. None is one device.
+      axis_name: of `jax.shard_map`, over which the minibatch is split. The objective,
+        what it returns beside it and its gradient are averaged over it, all as one
+        array: one all-reduce a step. None is one device.
 
     Returns:
       `Algorithm(init, update)`. `update` gives the objective at the parameters before
@@ -126,8 +126,8 @@ def epoch(
       batch_size: M, static, at most N.
       transform: `transform(key, x) -> x` for one datapoint, applied inside the step:
         scaling, dynamic binarisation. None leaves x as it is.
-      axis_name: of `jax.shard_map`, over which each minibatch is split, if there is one;
-        all devices have all of `data`, and M is that of all devices.
+      axis_name: of `jax.shard_map`, over which each minibatch is split, if there is
+        one; all devices have all of `data`, and M is that of all devices.
 
     Returns:
       The state after the epoch, and the mean over its updates of their `Info`.

@@ -1,5 +1,8 @@
 """The files of MNIST and Frey Face -> checked arrays; what every reader of data shares.
 
+Large uncompressed files are mapped, not read: `config.data.stream` trains on them from
+the disk.
+
 Damage is found by the known sums of MNIST and Frey Face and by gzip's CRC. Uncompressed
 IDX files of other datasets carry no sum: there only `Source.sha256`, which a run
 records, tells two versions apart.
@@ -40,6 +43,9 @@ MNIST_SHA256 = {
 FREY_FACE_SHA256 = "e3146bd8a2993208786e42e6b7868899598742d62852f904cf291c5c49998fe2"
 FREY_FACE_URL = "https://cs.nyu.edu/~roweis/data/frey_rawface.mat"
 _FREY_FACE_NUM_TRAIN = 1600  # of 1965; the other 365 are the test set
+
+# Files of more are not read into memory but mapped: their pages come when needed.
+MAPPED_BYTES = 2**28
 
 
 class DataError(ValueError):
@@ -108,17 +114,33 @@ def make_source(
     )
 
 
-def _read_bytes(file: Path) -> bytes:
+def contents(file: Path) -> memoryview:
+    """Returns the bytes of a file: a small one's read, a large one's mapped.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    if file.stat().st_size > MAPPED_BYTES:
+        return np.memmap(file, np.uint8, mode="r").data
+    return memoryview(file.read_bytes())
+
+
+def _read_bytes(file: Path) -> memoryview:
     try:
-        data = file.read_bytes()
+        data = contents(file)
     except OSError as error:
         raise DataError(
             f"{file} cannot be read ({error.strerror}): expected a data file; check "
             "the path and its permissions."
         ) from error
-    if not data:
+    if not len(data):
         raise DataError(f"{file} is empty (0 bytes): copy or download it again.")
-    if data[:512].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+    if (
+        bytes(data[:512])
+        .lstrip()
+        .lower()
+        .startswith((b"<!doctype", b"<html", b"<?xml"))
+    ):
         raise DataError(
             f"{file} is an HTML page, not data (a download that failed often leaves "
             "one): download it again from a working address."
@@ -126,12 +148,12 @@ def _read_bytes(file: Path) -> bytes:
     return data
 
 
-def _unpack(file: Path) -> bytes:
+def _unpack(file: Path) -> memoryview:
     data = _read_bytes(file)
-    if data[:2] != b"\x1f\x8b":
+    if bytes(data[:2]) != b"\x1f\x8b":
         return data  # plain, whatever its suffix: browsers unpack and keep the name
     try:
-        return gzip.decompress(data)
+        return memoryview(gzip.decompress(data))
     except EOFError as error:
         raise DataError(
             f"{file} is a truncated gzip file: {len(data)} bytes, its end is missing; "
@@ -149,7 +171,7 @@ def _idx_files(directory: Path, stem: str) -> list[Path]:
     return [file for file in files if file.exists()]
 
 
-def _idx(directory: Path, stem: str, ndim: int) -> tuple[np.ndarray, Path, bytes]:
+def _idx(directory: Path, stem: str, ndim: int) -> tuple[np.ndarray, Path, memoryview]:
     """Returns the uint8 array of an IDX file, the file, and its unpacked bytes."""
     files = _idx_files(directory, stem)
     if not files:

@@ -9,6 +9,7 @@ and `aevb_arrays.json`, their names, types and shapes, the sha256 over them, and
 sha256 of the prepared files. Later reads check both sums and are fast. The sums matter:
 the records carry hashes, but their index and the two JSON files of tensorflow-datasets
 do not, and a truncated file can read back as `{'image': None}` without an error.
+Datasets of more than `data_files.MAPPED_BYTES` stay on the disk, mapped, all the way.
 
 Order: tensorflow-datasets shuffles when it prepares, unless the builder has
 `disable_shuffling=True`. The order is then fixed in the files, but it is not the
@@ -28,7 +29,7 @@ import tempfile
 import threading
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import file_digest, sha256
 from pathlib import Path
 from types import ModuleType
@@ -36,7 +37,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data_files import DataError, Source, cause, digest, make_source
+from experiments import data_files
+from experiments.data_files import (
+    DataError,
+    Source,
+    cause,
+    contents,
+    digest,
+    make_source,
+)
 
 _NAME = re.compile(
     r"(?P<name>\w+)(/(?P<config>[\w\-.]+))?(:(?P<version>\d+\.\d+\.\d+))?"
@@ -239,8 +248,11 @@ def _decode(name: str, directory: Path) -> dict[str, np.ndarray]:
     _check_files(name, directory)
     try:
         splits = tfds.builder_from_directory(directory).as_data_source()
-        roles = [r for r in ("train", "validation", "test") if r in splits]
-        found = {role: _stack(role, splits[role]) for role in roles if splits[role]}
+        found = {}
+        for role, parts in (("train", ["train", "validation"]), ("test", ["test"])):
+            if splits.get(role):
+                present = {part: splits[part] for part in parts if part in splits}
+                found[role] = _stack(name, directory, present)
     except DataError:
         raise
     except Exception as error:  # parsers of four libraries raise what they like
@@ -255,20 +267,10 @@ def _decode(name: str, directory: Path) -> dict[str, np.ndarray]:
             "and test: choose another dataset."
         )
     arrays = {}
-    for role in ("train", "test"):
-        parts = [found[role]]
-        if role == "train" and "validation" in found:
-            parts.append(found["validation"])
-        try:
-            arrays[f"{role}_images"] = np.concatenate([images for images, _ in parts])
-        except ValueError as error:
-            raise DataError(
-                f"{name} in {directory} has images of several shapes, expected one: "
-                "choose another dataset."
-            ) from error
-        labels = [labels for _, labels in parts if labels is not None]
-        if len(labels) == len(parts):
-            arrays[f"{role}_labels"] = np.concatenate(labels)
+    for role, (images, labels) in found.items():
+        arrays[f"{role}_images"] = images
+        if labels is not None:
+            arrays[f"{role}_labels"] = labels
     if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
         raise DataError(
             f"{name} in {directory} has images of several shapes, expected one: choose "
@@ -330,30 +332,58 @@ def _check_files(name: str, directory: Path) -> None:
         )
 
 
-def _stack(role: str, data: Iterable[Any]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the images [N, H, W] or [N, H, W, C] and the labels [N] of a split."""
-    images, labels = [], []
-    for i, example in enumerate(data):
-        image = example.get("image") if isinstance(example, dict) else None
-        if not isinstance(image, np.ndarray):
-            raise DataError(
-                f"record {i} of {role} has no image (it reads as {type(image)}): the "
-                "file is truncated, or the dataset is not of images."
-            )
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            raise DataError(
-                f"image {i} of {role} is {image.dtype} of shape {image.shape}, "
-                "expected uint8 of 2 or 3 axes: choose another dataset."
-            )
-        images.append(image)
-        labels.append(example.get("label"))
-    stacked = np.stack(images)
-    if stacked.ndim == 4 and stacked.shape[-1] == 1:
-        stacked = stacked[..., 0]
+def _stack(
+    name: str, directory: Path, parts: Mapping[str, Sequence[Any]]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the images [N, H, W] or [N, H, W, C] and the labels [N] of splits."""
+    images: np.ndarray | None = None
+    labels: list[Any] = []
+    total = sum(map(len, parts.values()))
+    for role, data in parts.items():
+        for i, example in enumerate(data):
+            image = example.get("image") if isinstance(example, dict) else None
+            if not isinstance(image, np.ndarray):
+                raise DataError(
+                    f"record {i} of {role} has no image (it reads as {type(image)}): "
+                    "the file is truncated, or the dataset is not of images."
+                )
+            if image.dtype != np.uint8 or image.ndim not in (2, 3):
+                raise DataError(
+                    f"image {i} of {role} is {image.dtype} of shape {image.shape}, "
+                    "expected uint8 of 2 or 3 axes: choose another dataset."
+                )
+            if images is None:
+                images = _empty((total, *image.shape), directory)
+            if image.shape != images.shape[1:]:
+                raise DataError(
+                    f"{name} in {directory} has images of several shapes, "
+                    f"{images.shape[1:]} and {image.shape}, expected one: choose "
+                    "another dataset."
+                )
+            images[len(labels)] = image
+            labels.append(example.get("label"))
+    if images is None or len(labels) != total:
+        raise DataError(
+            f"{name} in {directory} has {len(labels)} records where its files promise "
+            f"{total}: delete the directory and prepare the dataset again."
+        )
+    if images.ndim == 4 and images.shape[-1] == 1:
+        images = images[..., 0]
     if any(np.ndim(label) or label is None for label in labels):
-        return stacked, None
+        return images, None
     as_array = np.asarray(labels)
-    return stacked, as_array.astype(np.int32) if as_array.dtype.kind in "iu" else None
+    return images, as_array.astype(np.int32) if as_array.dtype.kind in "iu" else None
+
+
+def _empty(shape: tuple[int, ...], directory: Path) -> np.ndarray:
+    """Bytes to be filled, on the disk where they are many."""
+    if math.prod(shape) > data_files.MAPPED_BYTES:
+        with (
+            contextlib.suppress(OSError),  # a directory that cannot be written to
+            tempfile.TemporaryFile(prefix=".aevb", dir=directory) as file,
+        ):
+            return np.memmap(file, np.uint8, mode="w+", shape=shape)
+    return np.empty(shape, np.uint8)
 
 
 # ---- the arrays kept beside the prepared files ----
@@ -378,7 +408,7 @@ def _read_arrays(
 ) -> dict[str, np.ndarray] | None:
     """Returns the arrays if they are as recorded, otherwise None."""
     try:
-        data = (directory / _ARRAYS).read_bytes()
+        data = contents(directory / _ARRAYS)
         arrays, start = {}, 0
         for name, (dtype, shape) in record["arrays"].items():
             count = math.prod(shape)

@@ -169,6 +169,30 @@ def test_idx_files_of_any_dataset(tmp_path, name):
     np.testing.assert_array_equal(got.test.labels, arrays[STEMS[3]])
 
 
+@pytest.fixture
+def all_mapped(monkeypatch):
+    """Even small files count as too large for memory."""
+    monkeypatch.setattr(data_files, "MAPPED_BYTES", 0)
+
+
+def lies_on_disk(array):
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap):
+            return True
+        array = array.base
+    return isinstance(getattr(array, "obj", None), np.memmap)
+
+
+def test_large_idx_files_stay_on_the_disk(tmp_path, as_mnist, request):
+    place = write_idx(tmp_path, lambda stem: stem)
+    read = data.load("mnist", place, num_valid=10)
+    assert not lies_on_disk(read.train.images)
+    request.getfixturevalue("all_mapped")
+    mapped = data.load("mnist", place, num_valid=10)
+    assert same(mapped, read)
+    assert all(lies_on_disk(split.images) for split in mapped[2:5])
+
+
 def test_unpacked_file_that_kept_its_gz_name(tmp_path):
     path = write_idx(tmp_path, images=idx(small_arrays()[STEMS[0]]))
     assert len(data.load("digits", path, num_valid=0).train.images) == 40
@@ -210,8 +234,11 @@ BAD_IDX = {
 }
 
 
+@pytest.mark.parametrize("size", ["small", "large"])
 @pytest.mark.parametrize("case", BAD_IDX)
-def test_bad_idx(tmp_path, case):
+def test_bad_idx(tmp_path, case, size, request):
+    if size == "large":
+        request.getfixturevalue("all_mapped")
     changes, match = BAD_IDX[case]
     path = write_idx(tmp_path, **changes)
     before = snapshot(tmp_path)
@@ -563,6 +590,21 @@ def test_tfds(copied):
     for name in ("mini_digits", "mini_digits:1.0.0"):
         assert same(read(copied, name), first)
     assert "tensorflow" not in sys.modules
+
+
+def test_large_tfds_stays_on_the_disk(copied, request):
+    want = read(copied)
+    shutil.rmtree(copied / "mini_digits")
+    request.getfixturevalue("all_mapped")
+    prepared = request.getfixturevalue("prepared")
+    ignore = shutil.ignore_patterns("aevb_arrays.*")
+    shutil.copytree(prepared / "mini_digits", copied / "mini_digits", ignore=ignore)
+    for _ in ("decoded", "kept"):
+        got = read(copied)
+        assert same(got, want)
+        assert all(lies_on_disk(split.images) for split in got[2:5])
+    names = {file.name for file in (copied / "mini_digits/1.0.0").iterdir()}
+    assert not [name for name in names if name.startswith(".aevb")]
 
 
 def test_later_reads_do_not_import_tfds(copied):
