@@ -1,0 +1,132 @@
+"""A sweep as lanes of one program beside the same runs one after another.
+
+    python -m benchmarks.sweep_speed                   # ten minutes on two cores
+    JAX_NUM_CPU_DEVICES=8 python -m benchmarks.sweep_speed
+
+3 step sizes x 16 seeds of the default configuration on MNIST, an epoch each, without
+evaluation. First the growth from 1 to 48 lanes over a few steps, all programs in turn,
+medians; then the whole 48 epochs one after another, as many lanes at once as
+`experiments.sweep` chooses, and all 48 lanes at once. Compilation is apart. Give it the
+machine alone.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import numpy as np
+
+from experiments import config as fields
+from experiments import data, distributed, epochs, grid, lanes
+from experiments.program import Program, build
+from experiments.training import start
+
+WIDTHS = (1, 2, 4, 8, 16, 48)
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds of one call, everything that it returns ready."""
+    began = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - began
+
+
+def single_runs(runs: list[grid.Run], program: Program) -> tuple[Callable, float]:
+    """An epoch of a single run, as experiments.mnist trains it, and compile seconds."""
+    config = runs[0].config
+    first = jax.jit(partial(start, config, program))()
+    began = time.perf_counter()
+    advance = epochs.resident(config, program, None, first)
+    compiling = time.perf_counter() - began
+    host = jax.device_get(first)
+    # The step is donated its state.
+    return lambda: advance(jax.device_put(host)).info.objective, compiling
+
+
+def as_lanes(
+    runs: list[grid.Run], program: Program, width: int
+) -> tuple[Callable, float]:
+    """An epoch of so many runs at once, and compile seconds."""
+    chosen = runs[:width]
+    mesh = distributed.mesh("lane")
+    trainer = lanes.Trainer(chosen[0].config, program, mesh, width)
+    sharding = jax.NamedSharding(mesh, jax.P("lane"))
+    index = np.minimum(np.arange(trainer.num_lanes), width - 1)
+    own = jax.tree.map(lambda leaf: leaf[index], lanes.Lanes.of(chosen))
+    own = lanes.put(own, sharding)
+    host = jax.device_get(trainer.start(own))
+    began = time.perf_counter()
+    trainer.epoch(own, lanes.put(host, sharding))
+    compiling = time.perf_counter() - began
+    return lambda: trainer.epoch(own, lanes.put(host, sharding))[1], compiling
+
+
+def main() -> None:
+    """Prints seconds a run and the ratio to single runs."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=50, help="of the growth")
+    parser.add_argument("--repeats", type=int, default=5, help="of the growth")
+    parser.add_argument("--hidden_dims", default="500,500")
+    parser.add_argument("--batch_size", type=int, default=100)
+    parser.add_argument("--growth_only", action="store_true")
+    args = parser.parse_args()
+
+    base = fields.base()
+    base.hidden_dims = tuple(int(dim) for dim in args.hidden_dims.split(","))
+    base.batch_size, base.epochs, base.schedule = args.batch_size, 1, "constant"
+    axes = {"learning_rate": [3e-4, 1e-3, 3e-3], "seed": list(range(16))}
+    runs = grid.expand(base, grid.combinations(axes))
+    dataset = data.load()
+    short = args.steps * args.batch_size
+    few = build(base, data.load(num_train=short))
+    whole = build(base, dataset)
+    print(
+        f"{jax.device_count()} {jax.devices()[0].platform} device(s); 784-"
+        f"{'-'.join(map(str, base.hidden_dims))}-{base.latent_dim}, minibatches of "
+        f"{base.batch_size}; {len(runs)} runs"
+    )
+
+    programs = {"single": single_runs(runs, few)}
+    programs |= {str(width): as_lanes(runs, few, width) for width in WIDTHS}
+    times: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(args.repeats):
+        for name, (call, _compiling) in programs.items():
+            width = 1 if name == "single" else int(name)
+            times[name].append(timed(call) / width)
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    print(f"\n{args.steps} steps a run, median of {args.repeats}, all in turn")
+    print("lanes   ms a step and run   single run / lane   images a second   compile s")
+    for name, (_call, compiling) in programs.items():
+        seconds = middle[name]
+        rate = args.steps * args.batch_size / seconds
+        print(
+            f"{name:>6}   {1e3 * seconds / args.steps:17.3f}   "
+            f"{middle['single'] / seconds:17.2f}   {rate:15,.0f}   {compiling:9.1f}"
+        )
+    if args.growth_only:
+        return
+
+    call, compiling = single_runs(runs, whole)
+    one_by_one = sum(timed(call) for _ in runs)
+    print(f"\n{len(runs)} runs of {whole.steps_per_epoch} steps")
+    print(f"one after another: {one_by_one:.1f} s (compiling {compiling:.1f} s)")
+    mesh = distributed.mesh("lane")
+    began = time.perf_counter()
+    # As for a sweep of ten epochs.
+    width = lanes.lanes_at_once(runs, whole._replace(num_epochs=10), mesh)
+    choosing = time.perf_counter() - began
+    for count, note in ((width, f", chosen in {choosing:.1f} s"), (len(runs), "")):
+        call, compiling = as_lanes(runs, whole, count)
+        chunks = [runs[i : i + count] for i in range(0, len(runs), count)]
+        seconds = sum(timed(call) for _ in chunks)
+        print(
+            f"{count} lanes at once{note}: {seconds:.1f} s (compiling and a first "
+            f"epoch {compiling:.1f} s), {one_by_one / seconds:.2f} times as fast"
+        )
+
+
+if __name__ == "__main__":
+    main()
