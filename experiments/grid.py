@@ -76,13 +76,24 @@ def read_axes(
         field, text = match.groups()
         if field in axes:
             raise ConfigError(f"--sweep.{field} is given twice")
-        texts = _split(text)
-        if span := re.fullmatch(r"(\d+):(\d+)", text):
-            texts = [str(i) for i in range(int(span[1]), int(span[2]))]
-        if not texts or not all(texts):
+        axes[field] = _values(field, text, typed)
+        if not axes[field]:
             raise ConfigError(f"{argument}: expected one value or more")
-        axes[field] = [_value(field, text, typed) for text in texts]
     return axes, rest
+
+
+def _values(field: str, text: str, typed: Callable[[str, str], Any]) -> list[Any]:
+    """Reads `VALUE,VALUE,...` or `FIRST:END`; none where one is missing."""
+    span = re.fullmatch(r"(\d+):(\d+)", text)
+    if span is None:
+        texts = _split(text)
+        return [_value(field, one, typed) for one in texts] if all(texts) else []
+    numbers = range(int(span[1]), int(span[2]))
+    if not numbers:
+        return []
+    # Reading a flag takes milliseconds: the first one tells the type of all.
+    kind = type(_value(field, str(numbers[0]), typed))
+    return [kind(number) for number in numbers]
 
 
 def _split(text: str) -> list[str]:

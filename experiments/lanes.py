@@ -391,13 +391,15 @@ def lane_bytes(runs: Sequence[Run], program: Program) -> int:
     """The memory that one lane takes beside the data, as the compiler counts it."""
     lanes = Lanes.of(runs[:1])
     state = jax.eval_shape(partial(start, program), lanes)
-    step = jax.jit(partial(one_epoch, program, runs[0].config.batch_size))
-    compiled = step.lower(lanes, state, program.train).compile()
+    step = partial(one_epoch, program, runs[0].config.batch_size)
+    jitted = jax.jit(step, donate_argnums=1)
+    compiled = jitted.lower(lanes, state, program.train).compile()
     memory: Any = compiled.memory_analysis()
     return int(
         memory.temp_size_in_bytes
         + memory.output_size_in_bytes
         + memory.argument_size_in_bytes
+        - memory.alias_size_in_bytes
         - program.train.nbytes
     )
 
@@ -406,8 +408,8 @@ def lanes_at_once(runs: Sequence[Run], program: Program, mesh: Mesh) -> int:
     """How many lanes to train side by side: what fits, and on a CPU what is fastest.
 
     A wide `vmap` leaves a CPU's cache: 1, 2, 4, ... lanes a device are timed over a few
-    steps, until one is clearly slower a lane than the best, or until what could be gained is
-    less than what the next try takes.
+    steps, until a lane is clearly slower than the best, or until what could be gained
+    is less than what the next try takes.
 
     Returns:
       A multiple of the mesh's size.

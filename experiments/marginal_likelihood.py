@@ -78,6 +78,7 @@ def measure_all(
         identity=identity,
         stop=stop,
         report=_progress,
+        devices=_devices(options.devices),
     )
 
     def on_points(estimator: Estimator, num_points: int) -> Measured:
@@ -142,6 +143,15 @@ def measure_all(
                 on_points(likelihoods.annealed(model, path, **chains), num_points)
             )
     return found
+
+
+def _devices(count: int) -> list[jax.Device]:
+    devices = jax.local_devices()
+    if count > len(devices):
+        raise ConfigError(
+            f"--devices={count}, expected at most {len(devices)}, the devices there are"
+        )
+    return devices[: count or None]
 
 
 def _tuned_path(
@@ -285,7 +295,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--rows",
         type=_positive,
         default=256,
-        help="chains at a time, over points: memory and speed (256)",
+        help="chains at a time on each device, over points: memory and speed (256)",
+    )
+    add(
+        "--devices",
+        type=_count,
+        default=1,
+        help="devices that share the points; 0 is all of this machine (1)",
     )
     options = parser.parse_args(argv)
     if not options.workdir.is_dir():

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from experiments.interruption import StopRequest
 from experiments.program import FIXED_SEED
@@ -30,7 +31,7 @@ class Estimator(NamedTuple):
       name: of its file: "importance-5000".
       settings: whatever its values depend on beside parameters, data and keys (JSON).
       function: `function(params, key, x [D]) -> {name: array}` in nats.
-      batch_size: datapoints at a time.
+      batch_size: datapoints at a time, on each device.
     """
 
     name: str
@@ -69,6 +70,7 @@ def measure(
     identity: dict[str, Any],
     stop: StopRequest,
     report: Callable[[str, int, int, float, float], None],
+    devices: Sequence[jax.Device] = (),
 ) -> Measured:
     """Applies an estimator to the chosen datapoints that have no value yet.
 
@@ -86,6 +88,8 @@ def measure(
       identity: what else the values depend on, the parameters' digest among it.
       stop: asked after every batch.
       report: `report(name, done, total, mean, seconds left)`, after every batch.
+      devices: that share the points of a batch; none is the default device. How many
+        changes no value.
 
     Raises:
       StoppedError: a signal came; finished batches are on the disk.
@@ -99,7 +103,6 @@ def measure(
         {**identity, **estimator.settings, "seed": seed},
     )
 
-    @jax.jit
     def batch(params: Any, indices: jax.Array, images: jax.Array) -> Any:
         def one(index: jax.Array, image: jax.Array) -> dict[str, jax.Array]:
             return estimator.function(
@@ -108,14 +111,23 @@ def measure(
 
         return jax.vmap(one)(indices, images)
 
+    if len(devices) > 1:
+        points = PartitionSpec("points")
+        batch = jax.shard_map(
+            batch,
+            mesh=Mesh(np.array(devices), ("points",)),
+            in_specs=(PartitionSpec(), points, points),
+            out_specs=points,
+            check_vma=False,  # each device has points of its own
+        )
     missing = [int(index) for index in indices if parts.get(str(index)) is None]
-    size, compiled, started = estimator.batch_size, None, 0.0
+    size, compiled, started = estimator.batch_size * max(1, len(devices)), None, 0.0
     for first in range(0, len(missing), size):
         # The last batch is filled up: one shape, one program.
         chosen = np.resize(np.array(missing[first : first + size]), size)
         arguments = (params, chosen, images[chosen])
         if compiled is None:
-            compiled = batch.lower(*arguments).compile()
+            compiled = jax.jit(batch).lower(*arguments).compile()
             started = time.perf_counter()
         begun = time.perf_counter()
         found = jax.device_get(compiled(*arguments))

@@ -24,6 +24,8 @@ __all__ = ["ranking", "write_sweep_report"]
 
 # More lines than these cannot be told apart.
 _NUM_CURVES = 6
+# Rows shown; the files have all.
+_NUM_PRINTED, _NUM_ON_PAGE = 50, 1000
 
 
 def _score_name(rows: Sequence[dict[str, Any]]) -> str:
@@ -97,7 +99,9 @@ def write_sweep_report(
     records.write_json(workdir / "ranking.json", {"ranking": ranked})
     table = _ranking_table(ranked, rows, fields)
     diverged = sum(row["status"] != "done" for row in rows)
-    print(f"\n{table.title}\n{format_table(table.columns, table.rows)}")
+    print(f"\n{table.title}\n{format_table(table.columns, table.rows[:_NUM_PRINTED])}")
+    if len(table.rows) > _NUM_PRINTED:
+        print(f"... and {len(table.rows) - _NUM_PRINTED:,} more in ranking.json")
     columns = ["run", "status", "train_bound", _score_name(rows), "test_bound"]
     columns += ["log_likelihood", "seconds"]
     columns = list(dict.fromkeys(columns))
@@ -117,8 +121,11 @@ def write_sweep_report(
             ],
         ],
         tables=[
-            table,
-            Table("Runs", columns, [[row.get(c) for c in columns] for row in rows]),
+            _first(table, "ranking.json"),
+            _first(
+                Table("Runs", columns, [[row.get(c) for c in columns] for row in rows]),
+                "results.csv",
+            ),
         ],
         figures=_pictures(rows, ranked, fields, workdir),
         config=runs[0].config.to_dict(),
@@ -129,6 +136,14 @@ def write_sweep_report(
     )
     print(f"report {page}")
     return page
+
+
+def _first(table: Table, file: str) -> Table:
+    """A table that a page can hold."""
+    if len(table.rows) <= _NUM_ON_PAGE:
+        return table
+    title = f"{table.title}, the first {_NUM_ON_PAGE:,} of {len(table.rows):,} ({file})"
+    return table._replace(title=title, rows=table.rows[:_NUM_ON_PAGE])
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:

@@ -97,6 +97,24 @@ def test_every_estimator_is_near_the_truth_and_on_its_side(finished):
         assert value["local_bound"] > value["bound"] - 0.05
 
 
+def test_several_devices_give_the_same_numbers(workdir, finished, tmp_path):
+    few = {
+        "gap_points": 0,
+        "reciprocal_points": 0,
+        "quadrature_points": 0,
+        "simulated": 0,
+        "temperatures": 20,
+    }
+    shared = command(workdir, tmp_path / "out", devices=4, **few)
+    assert marginal_likelihood.main(shared) == 0
+    found, expected = points(tmp_path / "out"), points(finished)
+    assert {"importance-300", "importance-1000", "annealed-20"} < set(found)
+    for name in found:
+        assert found[name] == expected[name], name
+    too_many = command(workdir, tmp_path / "none", devices=9)
+    assert marginal_likelihood.main(too_many) == 1
+
+
 def test_the_page_and_the_numbers_are_there(finished, capsys):
     results = json.loads((finished / "results.json").read_text())
     names = [row["name"] for row in results["estimates"]]
