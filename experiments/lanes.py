@@ -46,6 +46,7 @@ __all__ = [
     "Trainer",
     "lane_bytes",
     "lanes_at_once",
+    "lanes_that_fit",
     "one_epoch",
     "start",
     "train_lanes",
@@ -404,6 +405,35 @@ def lane_bytes(runs: Sequence[Run], program: Program) -> int:
     )
 
 
+def _host_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def lanes_that_fit(runs: Sequence[Run], program: Program, mesh: Mesh) -> int:
+    """How many lanes the memory of each device, and of the host, has room for.
+
+    A quarter of the host's has to hold the weights and moments of all lanes of all
+    processes, because process 0 writes them.
+
+    Returns:
+      Lanes on each device, at least 1; no more than there are runs for.
+    """
+    most = -(-len(runs) // mesh.size)
+    device = mesh.local_devices[0]
+    stats = device.memory_stats() or {}
+    free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
+    if device.platform == "cpu":
+        free = _host_bytes() // 2 // len(mesh.local_devices)
+    if free and most > 1:
+        room = int(0.8 * free) - program.train.nbytes
+        most = min(most, room // lane_bytes(runs, program))
+    states = jax.eval_shape(partial(start, program), Lanes.of(runs[:1]))
+    state_bytes = sum(
+        leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states)
+    )
+    return max(1, min(most, _host_bytes() // 4 // state_bytes // mesh.size))
+
+
 def lanes_at_once(runs: Sequence[Run], program: Program, mesh: Mesh) -> int:
     """How many lanes to train side by side: what fits, and on a CPU what is fastest.
 
@@ -415,17 +445,8 @@ def lanes_at_once(runs: Sequence[Run], program: Program, mesh: Mesh) -> int:
       A multiple of the mesh's size.
     """
     num_devices = mesh.size
-    most = -(-len(runs) // num_devices)
-    device = mesh.local_devices[0]
-    stats = device.memory_stats() or {}
-    free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
-    if device.platform == "cpu":
-        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        free = pages // 2 // len(mesh.local_devices)
-    if free and most > 1:
-        room = int(0.8 * free) - program.train.nbytes
-        most = max(1, min(most, room // lane_bytes(runs, program)))
-    if device.platform != "cpu":
+    most = lanes_that_fit(runs, program, mesh)
+    if mesh.local_devices[0].platform != "cpu":
         return most * num_devices
     batch_size = runs[0].config.batch_size
     slice_size = min(len(program.train), _TIMED_STEPS * batch_size)
@@ -433,15 +454,14 @@ def lanes_at_once(runs: Sequence[Run], program: Program, mesh: Mesh) -> int:
     one_run = num_steps / (slice_size // batch_size)
     data = distributed.replicate(program.train[:slice_size], mesh)
     by_lane = NamedSharding(mesh, PartitionSpec("lane"))
-    single = jax.jit(partial(start, program))(Lanes.of(runs[:1]))
-    single = jax.device_get(single)
+    first = jax.device_get(jax.jit(partial(start, program))(Lanes.of(runs[:1])))
     best, fastest, width = 1, math.inf, 1
     while width <= most:
         began = time.perf_counter()
         chosen = [runs[i % len(runs)] for i in range(width * num_devices)]
         lanes = put(Lanes.of(chosen), by_lane)
         state = put(
-            jax.tree.map(partial(np.repeat, repeats=len(chosen), axis=0), single),
+            jax.tree.map(partial(np.repeat, repeats=len(chosen), axis=0), first),
             by_lane,
         )
         step = _by_lane(mesh, partial(one_epoch, program, batch_size), shared=1)

@@ -248,11 +248,27 @@ def test_lanes_lower_for_tpu_and_cuda_without_the_host_or_a_collective(program):
 
 
 def test_lanes_are_bounded_by_memory(program, monkeypatch):
-    runs = expand([{"seed": i} for i in range(6)])
+    runs = expand([{"seed": i} for i in range(12)])
     mesh = distributed.mesh("lane", 2)
-    assert lanes.lane_bytes(runs, program) > 3 * 4 * 784 * 8  # weights and moments
+    state = jax.eval_shape(partial(lanes.start, program), lanes.Lanes.of(runs[:1]))
+    state_bytes = sum(
+        leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
+    )
+    lane_bytes = lanes.lane_bytes(runs, program)
+    assert lane_bytes > state_bytes
+    assert lanes.lanes_that_fit(runs, program, mesh) == 6  # all runs, on two devices
+    # Process 0 holds all lanes in a quarter of its memory: 4 lanes, 2 on each device.
+    monkeypatch.setattr(lanes, "lane_bytes", lambda *_: 1)
+    monkeypatch.setattr(lanes, "_host_bytes", lambda: 16 * state_bytes)
+    assert lanes.lanes_that_fit(runs, program, mesh) == 2
+    # Room on each device, in half of the memory: 3 lanes beside the data.
+    memory = 4 * (3.5 * 10**9 + program.train.nbytes) / 0.8
+    monkeypatch.setattr(lanes, "_host_bytes", lambda: int(memory))
+    monkeypatch.setattr(lanes, "lane_bytes", lambda *_: 10**9)
+    assert lanes.lanes_that_fit(runs, program, mesh) == 3
     monkeypatch.setattr(lanes, "lane_bytes", lambda *_: 10**15)
-    assert lanes.lanes_at_once(runs, program, mesh) == 2  # one a device
+    assert lanes.lanes_that_fit(runs, program, mesh) == 1
+    assert lanes.lanes_at_once(runs, program, mesh) == 2
 
 
 # ---- a whole sweep ----
