@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from aevb.estimators import _posterior, _scalar
+from aevb.calls import call_encode, check_scalar
 from aevb.leapfrog import Point, hmc_step, point_at
 from aevb.marginal import log_joint
 from aevb.temperatures import check_temperatures
@@ -274,10 +274,10 @@ class _Walk(NamedTuple):
 def _path(
     encode: Encode, decode: Decode, x: jax.Array, prior: Posterior | None
 ) -> _Path:
-    start = _posterior(encode, x)
+    start = call_encode(encode, x)
 
     def log_start(z: jax.Array) -> jax.Array:
-        return _scalar(start.log_prob(z), "encode(x).log_prob(z)")
+        return check_scalar(start.log_prob(z), "encode(x).log_prob(z)")
 
     def log_end(z: jax.Array) -> jax.Array:
         return log_joint(decode, z, x, prior=prior)

@@ -11,14 +11,20 @@ estimators can be compared on common random numbers, draw for draw.
 """
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from aevb.distributions import DiagNormal, kl_divergence
-from aevb.types import Decode, Encode, Likelihood, Posterior
+from aevb.calls import (
+    call_decode,
+    call_encode,
+    check_num_samples,
+    check_scalar,
+    prior_or_normal,
+)
+from aevb.distributions import kl_divergence
+from aevb.types import Decode, Encode, Posterior
 
 __all__ = ["Elbo", "elbo", "elbo_generic", "iwae", "log_weight"]
 
@@ -87,21 +93,23 @@ def elbo(
 
     Source: eq. 7 and 10, section 2.3.
 
+    >>> from aevb import DiagNormal
     >>> encode = lambda x: DiagNormal(x[:1], jnp.zeros(1))
     >>> decode = lambda z: DiagNormal(jnp.tile(z, 2), jnp.zeros(2))
     >>> print(elbo(encode, decode, jax.random.key(0), jnp.zeros(2)).kl)
     0.0
     """
-    _check_num_samples(num_samples)
-    q = _posterior(encode, x)
+    check_num_samples(num_samples)
+    q = call_encode(encode, x)
 
     def reconstruct(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         z = q.sample(key)
-        return z, _scalar(_likelihood(decode, z).log_prob(x), "decode(z).log_prob(x)")
+        log_prob = call_decode(decode, z).log_prob(x)
+        return z, check_scalar(log_prob, "decode(z).log_prob(x)")
 
     zs, log_likelihoods = _over_samples(reconstruct, key, num_samples)
-    p = _prior(prior, jax.tree.map(lambda z: z[0], zs))
-    divergence = _scalar(kl(q, p), "kl(q, p)")
+    p = prior_or_normal(prior, jax.tree.map(lambda z: z[0], zs))
+    divergence = check_scalar(kl(q, p), "kl(q, p)")
     reconstruction = jnp.mean(log_likelihoods)
     return Elbo(reconstruction - divergence, reconstruction, divergence)
 
@@ -144,14 +152,15 @@ def elbo_generic(
 
     Source: eq. 6, section 2.3.
 
+    >>> from aevb import DiagNormal
     >>> encode = lambda x: DiagNormal(x / 2, jnp.full(1, -0.5 * jnp.log(2.0)))
     >>> decode = lambda z: DiagNormal(z, jnp.zeros(1))  # encode is its exact posterior
     >>> x, log_p = jnp.zeros(1), -0.5 * jnp.log(4 * jnp.pi)
     >>> bool(jnp.allclose(elbo_generic(encode, decode, jax.random.key(0), x)[0], log_p))
     True
     """
-    _check_num_samples(num_samples)
-    q = _posterior(encode, x)
+    check_num_samples(num_samples)
+    q = call_encode(encode, x)
     draws = _over_samples(
         lambda key: _log_joint(q, decode, key, x, prior, stop_score), key, num_samples
     )
@@ -194,12 +203,13 @@ def log_weight(
 
     Source: eq. 2 and 6; Burda et al., arXiv 1509.00519, eq. 8.
 
+    >>> from aevb import DiagNormal
     >>> encode = lambda x: DiagNormal(jnp.zeros(1), jnp.zeros(1))  # the prior
     >>> decode = lambda z: DiagNormal(jnp.zeros(2), jnp.zeros(2))  # x ignores z
     >>> print(f"{log_weight(encode, decode, jax.random.key(0), jnp.zeros(2)):.4f}")
     -1.8379
     """
-    q = _posterior(encode, x)
+    q = call_encode(encode, x)
     return _log_joint(q, decode, key, x, prior, stop_score).log_weight
 
 
@@ -238,14 +248,15 @@ def iwae(
 
     Source: Burda, Grosse and Salakhutdinov, arXiv 1509.00519, eq. 8.
 
+    >>> from aevb import DiagNormal
     >>> encode = lambda x: DiagNormal(x / 2, jnp.full(1, -0.5 * jnp.log(2.0)))
     >>> decode = lambda z: DiagNormal(z, jnp.zeros(1))  # encode is its exact posterior
     >>> bound = iwae(encode, decode, jax.random.key(0), jnp.zeros(1), num_samples=7)
     >>> print(f"{bound:.4f}")
     -1.2655
     """
-    _check_num_samples(num_samples)
-    q = _posterior(encode, x)
+    check_num_samples(num_samples)
+    q = call_encode(encode, x)
     draws = _over_samples(
         lambda key: _log_joint(q, decode, key, x, prior), key, num_samples
     )
@@ -267,11 +278,11 @@ def _log_joint(
             "register it with jax.tree_util.register_dataclass"
         )
     scored = jax.lax.stop_gradient(q) if stop_score else q
-    likelihood = _likelihood(decode, z)
+    likelihood = call_decode(decode, z)
     return _LogJoint(
-        likelihood=_scalar(likelihood.log_prob(x), "decode(z).log_prob(x)"),
-        prior=_scalar(_prior(prior, z).log_prob(z), "prior.log_prob(z)"),
-        posterior=_scalar(scored.log_prob(z), "encode(x).log_prob(z)"),
+        likelihood=check_scalar(likelihood.log_prob(x), "decode(z).log_prob(x)"),
+        prior=check_scalar(prior_or_normal(prior, z).log_prob(z), "prior.log_prob(z)"),
+        posterior=check_scalar(scored.log_prob(z), "encode(x).log_prob(z)"),
     )
 
 
@@ -279,53 +290,3 @@ def _over_samples(draw, key, num_samples):
     """Runs `draw` on the keys of samples 0 .. num_samples - 1: leading axis added."""
     indices = jnp.arange(num_samples)
     return jax.vmap(lambda index: draw(jax.random.fold_in(key, index)))(indices)
-
-
-def _posterior(encode: Encode, x: jax.Array) -> Posterior:
-    q = encode(x)
-    if not hasattr(q, "sample"):
-        raise TypeError(_not_a_distribution(q, "encode(x)", "sample(key)"))
-    return q
-
-
-def _likelihood(decode: Decode, z: jax.Array) -> Likelihood:
-    p = decode(z)
-    if not hasattr(p, "log_prob"):
-        raise TypeError(_not_a_distribution(p, "decode(z)", "log_prob(x)"))
-    return p
-
-
-def _not_a_distribution(value: object, call: str, method: str) -> str:
-    message = (
-        f"{call} returned {type(value).__name__}, which has no {method}; expected a "
-        "distribution"
-    )
-    if isinstance(value, tuple):
-        return message + f": did you mean aevb.DiagNormal(*{call})?"
-    if call == "decode(z)":
-        return message + ": did you mean aevb.Bernoulli(decode(z))?"
-    return message + " such as aevb.DiagNormal(loc, log_scale)"
-
-
-def _prior(prior: Posterior | None, z: jax.Array) -> Posterior:
-    if prior is not None:
-        return prior
-    zeros = jax.tree.map(jnp.zeros_like, z)
-    return DiagNormal(zeros, zeros)
-
-
-def _scalar(value: jax.Array, name: str) -> jax.Array:
-    if jnp.shape(value) != ():
-        raise ValueError(
-            f"{name} has shape {jnp.shape(value)}, expected a scalar: an estimator "
-            "works on one datapoint: wrap it in jax.vmap, or sum the event axes "
-            "(numpyro: .to_event(1))"
-        )
-    return value
-
-
-def _check_num_samples(num_samples: int) -> None:
-    if not isinstance(num_samples, Integral) or num_samples < 1:
-        raise ValueError(
-            f"num_samples is {num_samples}, expected an integer of at least 1"
-        )

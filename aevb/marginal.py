@@ -13,8 +13,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from aevb.calls import call_decode, call_encode, check_scalar, prior_or_normal
 from aevb.distributions import Bernoulli
-from aevb.estimators import _likelihood, _posterior, _prior, _scalar
 from aevb.evaluation import check_binary, pareto_k, tail_size
 from aevb.types import Decode, Encode, Posterior
 
@@ -52,11 +52,12 @@ def log_joint(
     >>> print(f"{log_joint(decode, jnp.zeros(1), jnp.zeros(1)):.4f}")
     -1.8379
     """
-    likelihood = _likelihood(decode, z)
+    likelihood = call_decode(decode, z)
     if isinstance(likelihood, Bernoulli):
         check_binary(x)
-    log_likelihood = _scalar(likelihood.log_prob(x), "decode(z).log_prob(x)")
-    return log_likelihood + _scalar(_prior(prior, z).log_prob(z), "prior.log_prob(z)")
+    log_likelihood = check_scalar(likelihood.log_prob(x), "decode(z).log_prob(x)")
+    log_prior = prior_or_normal(prior, z).log_prob(z)
+    return log_likelihood + check_scalar(log_prior, "prior.log_prob(z)")
 
 
 class ImportanceEstimate(NamedTuple):
@@ -151,13 +152,13 @@ def importance_log_likelihood(
     for name, count in (("num_samples", num_samples), ("chunk_size", chunk_size)):
         if count < 1:
             raise ValueError(f"{name} is {count}, expected at least 1")
-    q = _posterior(encode, x)
+    q = call_encode(encode, x)
     sizes = jnp.asarray(curve_sizes(num_samples))
     chunk_size = min(chunk_size, num_samples)
 
     def log_weight(index: jax.Array) -> jax.Array:
         z = q.sample(jax.random.fold_in(key, index))
-        log_q = _scalar(q.log_prob(z), "encode(x).log_prob(z)")
+        log_q = check_scalar(q.log_prob(z), "encode(x).log_prob(z)")
         return log_joint(decode, z, x, prior=prior) - log_q
 
     def step(carry: tuple, start: jax.Array) -> tuple[tuple, None]:

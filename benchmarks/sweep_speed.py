@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from experiments import config as fields
-from experiments import data, distributed, epochs, grid, lanes
+from experiments import data, distributed, epochs, grid, lanes, sizing
 from experiments.program import Program, build
 from experiments.training import start
 
@@ -116,7 +116,7 @@ def main() -> None:
     mesh = distributed.mesh("lane")
     began = time.perf_counter()
     # As for a sweep of ten epochs.
-    width = lanes.lanes_at_once(runs, whole._replace(num_epochs=10), mesh)
+    width = sizing.lanes_at_once(runs, whole._replace(num_epochs=10), mesh)
     choosing = time.perf_counter() - began
     for count, note in ((width, f", chosen in {choosing:.1f} s"), (len(runs), "")):
         call, compiling = as_lanes(runs, whole, count)

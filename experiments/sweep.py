@@ -32,7 +32,6 @@ import json
 import re
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -42,13 +41,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments import cli, data, distributed, grid, lanes, lock, records
+from experiments import cli, data, distributed, grid, lanes, lock, records, sizing
 from experiments.checkpoints import Checkpoints
 from experiments.config import ConfigError
 from experiments.grid import Run
 from experiments.interruption import StopRequest
 from experiments.program import Program, build
-from experiments.progress import duration
+from experiments.progress import SweepProgress
 from experiments.records import json_digest
 from experiments.training import DivergenceError, best_step
 
@@ -138,7 +137,7 @@ def train(sweep: Sweep, workdir: Path, stop: StopRequest) -> list[dict[str, Any]
     done = distributed.on_writer(
         lambda: {run.name: row for run in sweep.runs if (row := parts.get(run.name))}
     )
-    progress = _Progress(len(sweep.runs), len(done))
+    progress = SweepProgress(len(sweep.runs), len(done))
     for number, group in enumerate(grid.groups(sweep.runs)):
         if all(run.name in done for run in group):
             continue
@@ -230,7 +229,7 @@ def _width(
     name = f"lanes of group {number} on {mesh.size} devices"
     width = distributed.on_writer(lambda: parts.get(name))
     if width is None:
-        width = lanes.lanes_at_once(group, program, mesh)
+        width = sizing.lanes_at_once(group, program, mesh)
         # Processes time apart: the first one's choice counts.
         measured = width
         width = distributed.on_writer(lambda: measured)
@@ -298,54 +297,6 @@ def _write_run(
             {"lines": trained.lines[i], "seconds": seconds},
             best=best_step(run.config, trained.lines[i]),
         )
-
-
-class _Progress:
-    """Runs done, lanes, images a second and the time left, one line an epoch."""
-
-    def __init__(self, num_runs: int, num_done: int):
-        self._num_runs, self._num_done = num_runs, num_done
-        # Of one run: seconds for an epoch, and for what comes after the last one.
-        self._epochs: list[float] = []
-        self._ends: list[float] = []
-
-    def start_group(self, number: int, group: list[Run], width: int) -> None:
-        self._group = f"group {number + 1}"
-        shape = f"{group[0].config.latent_dim} latent dims"
-        print(
-            f"{self._group}: {len(group):,} runs ({shape}, hidden "
-            f"{group[0].config.hidden_dims}), {width:,} lanes at once",
-            flush=True,
-        )
-
-    def start_chunk(self, size: int, program: Program) -> None:
-        self._size, self._num_epochs = size, program.num_epochs
-        self._samples = len(program.train)
-        self._began = time.perf_counter()
-
-    def epoch(self, epoch: int, seconds: float, best: float) -> None:
-        self._began = time.perf_counter()
-        self._epochs.append(seconds / self._size)
-        left = self._num_runs - self._num_done
-        work = (left * self._num_epochs - self._size * epoch) * np.median(self._epochs)
-        if self._ends:
-            work += left * np.median(self._ends)
-        print(
-            f"{self._num_done:,}/{self._num_runs:,} runs done  {self._group}, "
-            f"{self._size:,} lanes, epoch {epoch}/{self._num_epochs}  best train bound "
-            f"{best:.2f}  {self._size * self._samples / seconds:,.0f} images/s, "
-            f"{duration(float(work))} left",
-            flush=True,
-        )
-
-    def evaluated(self, done: int, total: int) -> None:
-        end = "\n" if done == total else "\r"
-        text = f"  log p(x) of {done:,}/{total:,} test points, all lanes"
-        print(text, end=end, flush=True)
-
-    def finish_chunk(self) -> None:
-        self._ends.append((time.perf_counter() - self._began) / self._size)
-        self._num_done += self._size
 
 
 def default_workdir(sweep: Sweep) -> Path:

@@ -68,3 +68,44 @@ def z_score() -> Callable[..., np.ndarray]:
         return (draws.mean(axis=0) - np.asarray(truth, np.float64)) / std_error
 
     return z_score
+
+
+@pytest.fixture
+def stop_after() -> Callable[[int], object]:
+    """A `StopRequest` that says so once it has been asked so many times."""
+    from experiments.interruption import StopRequest
+
+    class StopAfter(StopRequest):
+        def __init__(self, count: int) -> None:
+            self._count = count
+            super().__init__()
+
+        @property
+        def requested(self) -> bool:
+            self._count -= 1
+            return self._count < 0
+
+        @requested.setter
+        def requested(self, value: bool) -> None:
+            pass
+
+    return StopAfter
+
+
+@pytest.fixture
+def assert_same_table() -> Callable[[list[dict], list[dict]], None]:
+    """Rows of a sweep: numbers to 1e-4 relative (other shapes of products), else equal.
+
+    Seconds are left out.
+    """
+
+    def assert_same_table(rows: list[dict], expected: list[dict]) -> None:
+        for row, other in zip(rows, expected, strict=True):
+            assert row.keys() == other.keys()
+            for name in row.keys() - {"seconds", "images_per_second"}:
+                value = other[name]
+                if isinstance(value, float):
+                    value = pytest.approx(value, rel=1e-4)
+                assert row[name] == value, name
+
+    return assert_same_table

@@ -21,6 +21,7 @@ each_module = pytest.mark.parametrize("name", sorted(MODULES))
 CHAIN = [
     {"types"},
     {"distributions"},
+    {"calls"},
     {"estimators"},
     {"marginal", "objectives"},
     {"train"},

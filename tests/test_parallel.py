@@ -176,24 +176,9 @@ def test_rows_are_read_in_order_of_the_disk_and_come_in_that_of_the_epoch():
     assert reads[0].tolist() == [1, 4, 7, 9]
 
 
-class StopAfter(StopRequest):
-    """Asks to stop when it has been asked so many times whether to."""
-
-    def __init__(self, count: int):
-        self._count = count
-        super().__init__()
-
-    @property
-    def requested(self) -> bool:
-        self._count -= 1
-        return self._count < 0
-
-    @requested.setter
-    def requested(self, value: bool) -> None:
-        pass
-
-
-def test_a_streamed_run_goes_on_within_an_epoch(tmp_path, blocks_of_three_steps):
+def test_a_streamed_run_goes_on_within_an_epoch(
+    tmp_path, blocks_of_three_steps, stop_after
+):
     config = small(epochs=2, **{"data.stream": "always"})
     program = built(config)
     assert program.is_streamed
@@ -201,7 +186,7 @@ def test_a_streamed_run_goes_on_within_an_epoch(tmp_path, blocks_of_three_steps)
         (tmp_path / name).mkdir()
     whole = training.train(config, program, tmp_path / "whole", StopRequest())
     with pytest.raises(StoppedError):
-        training.train(config, program, tmp_path / "cut", StopAfter(2))
+        training.train(config, program, tmp_path / "cut", stop_after(2))
     assert Checkpoints(tmp_path / "cut").steps() == [6]
     again = training.train(config, program, tmp_path / "cut", StopRequest())
     assert again.lines == whole.lines
@@ -284,12 +269,14 @@ def one_device(tmp_path_factory) -> runner.Result:
         return runner.run(small(epochs=2), tmp_path_factory.mktemp("runs") / "one")
 
 
-def test_a_run_goes_on_with_another_number_of_devices(one_device, tmp_path, capsys):
+def test_a_run_goes_on_with_another_number_of_devices(
+    one_device, tmp_path, capsys, stop_after
+):
     config = small(epochs=2)
     program = built(config)
     eight, two = distributed.mesh("data", 8), distributed.mesh("data", 2)
     with pytest.raises(StoppedError):
-        training.train(config, program, tmp_path, StopAfter(1), eight)
+        training.train(config, program, tmp_path, stop_after(1), eight)
     assert Checkpoints(tmp_path).steps() == [10]
     again = training.train(config, program, tmp_path, StopRequest(), two)
     assert "continues from step 10" in capsys.readouterr().out

@@ -12,7 +12,17 @@ import pytest
 from jax import export
 
 from experiments import config as fields
-from experiments import data, distributed, epochs, grid, lanes, lock, runner, sweep
+from experiments import (
+    data,
+    distributed,
+    epochs,
+    grid,
+    lanes,
+    lock,
+    runner,
+    sizing,
+    sweep,
+)
 from experiments.checkpoints import Checkpoints
 from experiments.config import ConfigError
 from experiments.interruption import StoppedError, StopRequest
@@ -234,7 +244,7 @@ def test_a_lane_that_diverges_disturbs_no_other(program, tmp_path):
 def test_lanes_lower_for_tpu_and_cuda_without_the_host_or_a_collective(program):
     runs = expand([{"seed": i} for i in range(8)])
     mesh = distributed.mesh("lane", 8)
-    epoch = lanes._by_lane(mesh, partial(lanes.one_epoch, program, 32), shared=1)
+    epoch = lanes.by_lane(mesh, partial(lanes.one_epoch, program, 32), shared=1)
     own = lanes.Lanes.of(runs)
     state = jax.eval_shape(partial(lanes.start, program), own)
     images = jax.ShapeDtypeStruct(program.train.shape, np.uint8)
@@ -254,21 +264,21 @@ def test_lanes_are_bounded_by_memory(program, monkeypatch):
     state_bytes = sum(
         leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
     )
-    lane_bytes = lanes.lane_bytes(runs, program)
+    lane_bytes = sizing.lane_bytes(runs, program)
     assert lane_bytes > state_bytes
-    assert lanes.lanes_that_fit(runs, program, mesh) == 6  # all runs, on two devices
+    assert sizing.lanes_that_fit(runs, program, mesh) == 6  # all runs, on two devices
     # Process 0 holds all lanes in a quarter of its memory: 4 lanes, 2 on each device.
-    monkeypatch.setattr(lanes, "lane_bytes", lambda *_: 1)
-    monkeypatch.setattr(lanes, "_host_bytes", lambda: 16 * state_bytes)
-    assert lanes.lanes_that_fit(runs, program, mesh) == 2
+    monkeypatch.setattr(sizing, "lane_bytes", lambda *_: 1)
+    monkeypatch.setattr(sizing, "_host_bytes", lambda: 16 * state_bytes)
+    assert sizing.lanes_that_fit(runs, program, mesh) == 2
     # Room on each device, in half of the memory: 3 lanes beside the data.
     memory = 4 * (3.5 * 10**9 + program.train.nbytes) / 0.8
-    monkeypatch.setattr(lanes, "_host_bytes", lambda: int(memory))
-    monkeypatch.setattr(lanes, "lane_bytes", lambda *_: 10**9)
-    assert lanes.lanes_that_fit(runs, program, mesh) == 3
-    monkeypatch.setattr(lanes, "lane_bytes", lambda *_: 10**15)
-    assert lanes.lanes_that_fit(runs, program, mesh) == 1
-    assert lanes.lanes_at_once(runs, program, mesh) == 2
+    monkeypatch.setattr(sizing, "_host_bytes", lambda: int(memory))
+    monkeypatch.setattr(sizing, "lane_bytes", lambda *_: 10**9)
+    assert sizing.lanes_that_fit(runs, program, mesh) == 3
+    monkeypatch.setattr(sizing, "lane_bytes", lambda *_: 10**15)
+    assert sizing.lanes_that_fit(runs, program, mesh) == 1
+    assert sizing.lanes_at_once(runs, program, mesh) == 2
 
 
 # ---- a whole sweep ----
@@ -286,16 +296,6 @@ def whole(workdir: Path, stop: StopRequest, num_devices: int = 1) -> list[dict]:
 def numbers(rows: list[dict]) -> list[dict]:
     clock = ("seconds", "images_per_second")
     return [{k: v for k, v in row.items() if k not in clock} for row in rows]
-
-
-def assert_same_table(rows: list[dict], expected: list[dict]) -> None:
-    """Numbers to the rounding of another shape of product, all else equal."""
-    for row, other in zip(rows, expected, strict=True):
-        assert row.keys() == other.keys()
-        for name, value in other.items():
-            if isinstance(value, float):
-                value = pytest.approx(value, rel=1e-4)
-            assert row[name] == value, name
 
 
 @pytest.fixture(scope="module")
@@ -357,43 +357,26 @@ def test_a_run_of_a_sweep_is_finished_by_the_single_program(finished, tmp_path, 
     assert log_likelihood == pytest.approx(rows[0]["log_likelihood"], rel=1e-5)
 
 
-class StopAfter(StopRequest):
-    """Asks to stop when it has been asked so many times whether to."""
-
-    def __init__(self, count: int):
-        self._count = count
-        super().__init__()
-
-    @property
-    def requested(self) -> bool:
-        self._count -= 1
-        return self._count < 0
-
-    @requested.setter
-    def requested(self, value: bool) -> None:
-        pass
-
-
 @pytest.mark.parametrize(("count", "num_devices"), [(1, 1), (8, 1), (2, 8)])
 def test_interrupted_it_goes_on_to_the_same_table(
-    count, num_devices, finished, tmp_path
+    count, num_devices, finished, tmp_path, stop_after, assert_same_table
 ):
     """In the first lanes' second epoch; in the next lanes; on other devices."""
     with pytest.raises(StoppedError):
-        whole(tmp_path, StopAfter(count))
+        whole(tmp_path, stop_after(count))
     assert not (tmp_path / "results.jsonl").exists()
     [folder] = (tmp_path / "lanes").iterdir()
     assert Checkpoints(folder).steps()
     rows = whole(tmp_path, StopRequest(), num_devices)
     if num_devices == 1:
         assert numbers(rows) == numbers(finished[1])
-    assert_same_table(numbers(rows), numbers(finished[1]))
+    assert_same_table(rows, finished[1])
     assert not (tmp_path / "lanes").exists()
 
 
-def test_eight_devices_have_the_table_of_one(finished, tmp_path):
+def test_eight_devices_have_the_table_of_one(finished, tmp_path, assert_same_table):
     rows = whole(tmp_path, StopRequest(), num_devices=8)
-    assert_same_table(numbers(rows), numbers(finished[1]))
+    assert_same_table(rows, finished[1])
 
 
 def test_another_sweep_in_the_workdir_is_refused(finished, tmp_path):
