@@ -73,9 +73,7 @@ def base() -> ConfigDict:
     config.data.path = ""  # a directory of IDX files, or of prepared TFDS data
     config.data.binarization = "dynamic"  # dynamic, static (drawn once), grey
     config.data.scale = 255  # P(x = 1), or the grey value, is byte / scale: 255 or 256
-    config.data.stream = (
-        "auto"  # read from disk in training: auto (> 2 GiB), always, never
-    )
+    config.data.stream = "auto"  # read while training: auto (> 2 GiB), always, never
     config.data.num_train = 0  # the first so many training images; 0: all but valid
     config.data.num_valid = 10_000  # the last so many of the training file
 

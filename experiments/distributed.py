@@ -45,7 +45,8 @@ HELP = """\
 Several devices, several processes (README, "On a TPU pod / on a cluster"); each process
 has the same command:
 
-    --devices=N                how many devices of all processes to use
+    --devices=N                of all processes. Not given: all of them, but for one run
+                               in a single process its first device
     --distributed              which and how many as TPU pods, SLURM and Open MPI say
     --coordinator=HOST:PORT    by hand: an address of process 0 that all can reach
     --num_processes=N --process_id=I"""
