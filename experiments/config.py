@@ -89,6 +89,7 @@ def base() -> ConfigDict:
 
     config.estimator = "sgvb_b"  # sgvb_a (eq. 6), sgvb_b (eq. 7), stl, iwae
     config.num_samples = 1  # L, or K of iwae
+    config.beta = 1.0  # of the KL in what is maximised; 1 is the bound itself
     config.weight_prior = 0.0  # standard deviation of N(0, s^2) on weights; 0: none
 
     config.epochs = 50
@@ -205,7 +206,8 @@ def validate(config: ConfigDict) -> None:
         _at_least(config, name, 0)
     for name in ("eval.num_samples", "eval.num_points", "bias_init_scale"):
         _at_least(config, name, 0)
-    _at_least(config, "weight_prior", 0)
+    for name in ("weight_prior", "beta"):
+        _at_least(config, name, 0)
     for name in ("learning_rate", "init_scale"):
         if not _get(config, name) > 0:
             raise _error(name, _get(config, name), "greater than 0")
@@ -235,6 +237,8 @@ def validate(config: ConfigDict) -> None:
         raise ConfigError(
             "config.output_bias_from_data is for likelihood=bernoulli: set it to False"
         )
+    if config.beta != 1 and config.estimator == "iwae":
+        raise _error("beta", config.beta, "1 with estimator=iwae, which has no KL term")
     if config.schedule == "burda" and config.warmup:
         raise _error("warmup", config.warmup, "0 with schedule=burda")
     if config.eval.curve == "valid" and not config.data.num_valid:

@@ -184,10 +184,14 @@ def expand(config: ConfigDict, overrides: Sequence[Mapping[str, Any]]) -> list[R
 def traced(config: ConfigDict) -> dict[str, float]:
     """What may differ between lanes of one program: `{field: number}`.
 
-    The seed, the step size, the weight prior's scale (where there is one), and the
-    optimizer's arguments that are real numbers.
+    The seed, the step size, beta, the weight prior's scale (where there is one), and
+    the optimizer's arguments that are real numbers.
     """
-    found = {"seed": config.seed, "learning_rate": config.learning_rate}
+    found = {
+        "seed": config.seed,
+        "learning_rate": config.learning_rate,
+        "beta": config.beta,
+    }
     if config.weight_prior:
         found["weight_prior"] = config.weight_prior
     for name, value in optimizer_arguments(config.optimizer_args).items():
@@ -207,7 +211,7 @@ def groups(runs: Sequence[Run]) -> list[list[Run]]:
             for name, value in optimizer_arguments(shared.pop("optimizer_args")).items()
             if _OPTIMIZER + name not in lane
         }
-        for field in ("seed", "learning_rate", "weight_prior"):
+        for field in ("seed", "learning_rate", "beta", "weight_prior"):
             shared.pop(field)
         key = repr((sorted(shared.items()), arguments, sorted(lane)))
         found.setdefault(key, []).append(run)

@@ -77,6 +77,7 @@ class Lanes(NamedTuple):
             Hyperparameters(
                 column("learning_rate"),
                 column("weight_prior"),
+                column("beta"),
                 {name.removeprefix(_OPTIMIZER): column(name) for name in names},
             ),
         )

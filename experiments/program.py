@@ -54,12 +54,15 @@ class Hyperparameters(NamedTuple):
       learning_rate: `[]` the (peak) step size.
       weight_prior: `[]` the standard deviation of N(0, s² I) on the weights; ignored
         by a program that was built without a weight prior.
+      beta: `[]` the weight of the KL term in the objective (Higgins et al. 2017; 1 is
+        the bound); the importance-weighted bound has no such term.
       optimizer_args: `{name: []}` arguments of the optimizer that take the place of
         those in `config.optimizer_args`.
     """
 
     learning_rate: jax.Array | float
     weight_prior: jax.Array | float
+    beta: jax.Array | float = 1.0
     optimizer_args: Mapping[str, jax.Array | float] = {}
 
 
@@ -161,7 +164,7 @@ def build(config: ConfigDict, dataset: Dataset) -> Program:
 
 def hyperparameters(config: ConfigDict) -> Hyperparameters:
     """A configuration's own."""
-    return Hyperparameters(config.learning_rate, config.weight_prior)
+    return Hyperparameters(config.learning_rate, config.weight_prior, config.beta)
 
 
 def initial_state(
@@ -224,8 +227,11 @@ def _model(config: ConfigDict, dataset: Dataset) -> aevb.Model:
     return nets.linen_model(encoder, decoder)
 
 
-def _bound(config: ConfigDict, model: aevb.Model) -> Callable:
-    """`bound(params, key, x) -> (value, metrics)` of the configured estimator."""
+def _bound(config: ConfigDict, model: aevb.Model, beta: jax.Array | float) -> Callable:
+    """`bound(params, key, x) -> (value, metrics)` of the configured estimator.
+
+    The value is what is maximised, with beta; metrics["bound"] is the bound, without.
+    """
     estimators: dict[str, Callable[..., Any]] = {
         "sgvb_a": aevb.elbo_generic,
         "sgvb_b": aevb.elbo,
@@ -244,7 +250,7 @@ def _bound(config: ConfigDict, model: aevb.Model) -> Callable:
             num_samples=config.num_samples,
         )
         if isinstance(value, aevb.Elbo):
-            return value.value, {
+            return value.reconstruction - beta * value.kl, {
                 "bound": value.value,
                 "reconstruction": value.reconstruction,
                 "kl": value.kl,
@@ -267,7 +273,7 @@ def _algorithm(
     if config.weight_prior:
         log_prior = partial(aevb.log_weight_prior, scale=hyperparameters.weight_prior)
     objective = aevb.map_objective(
-        _bound(config, model),
+        _bound(config, model, hyperparameters.beta),
         num_datapoints=num_train,
         log_prior=log_prior,
         axis_name=axis_name,

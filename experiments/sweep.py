@@ -12,10 +12,10 @@
     --lanes=N                       lanes at once; 0 is what fits and is fastest (0)
     --workdir=DIR                   where the sweep is written and continued from
 
-Seeds, step sizes, the weight prior's scale and real-valued arguments of the optimizer
-are lanes; whatever else differs (shapes, the estimator, the schedule) is compiled
-apart. Lanes are spread over all devices, of several processes too. The workdir gets
-results.jsonl, results.csv, report.html, figures/, and in runs/NAME/ every run as
+Seeds, step sizes, beta, the weight prior's scale and real-valued arguments of the
+optimizer are lanes; whatever else differs (shapes, the estimator, the schedule) is
+compiled apart. Lanes are spread over all devices, of several processes too. The workdir
+gets results.jsonl, results.csv, report.html, figures/, and in runs/NAME/ every run as
 experiments.mnist would have written it: experiments.marginal_likelihood,
 experiments.verify and experiments.mnist --workdir open it.
 

@@ -60,9 +60,7 @@ def fingerprint(config: ConfigDict) -> str:
         config.data.num_train,
     )
     built = program.build(config, dataset)
-    algorithm = built.algorithm(
-        program.Hyperparameters(config.learning_rate, config.weight_prior)
-    )
+    algorithm = built.algorithm(program.hyperparameters(config))
     key = jax.random.key(config.seed)
 
     def start() -> aevb.State:
@@ -124,6 +122,7 @@ CHANGES: dict[str, dict[str, object]] = {
     "precision": {"precision": "bfloat16"},
     "estimator": {"estimator": "sgvb_a"},
     "num_samples": {"num_samples": 2},
+    "beta": {"beta": 0.5},
     "weight_prior": {"weight_prior": 1.0},
     "epochs": {"epochs": 3},
     "train_samples": {"epochs": 0, "train_samples": 1000},
@@ -192,6 +191,8 @@ BAD: list[tuple[dict[str, object], str]] = [
     ({"init_scale": 0.0}, "greater than 0"),
     ({"bias_init_scale": -1.0}, "at least 0"),
     ({"weight_prior": -1.0}, "at least 0"),
+    ({"beta": -1.0}, "at least 0"),
+    ({"beta": 2.0, "estimator": "iwae"}, "no KL term"),
     ({"warmup": 1.0}, "0 <= warmup < 1"),
     ({"latent_dim": 0}, "at least 1"),
     ({"hidden_dims": (8, 0)}, "widths of at least 1"),

@@ -117,3 +117,25 @@ def test_the_output_bias_starts_at_the_mean_image(dataset):
     mean = np.clip(dataset.train.images.mean(axis=0) / 255, 1e-3, 1 - 1e-3)
     bias = params["decoder"]["logits"]["bias"]
     np.testing.assert_allclose(jax.nn.sigmoid(bias), mean, rtol=1e-4)
+
+
+@pytest.mark.parametrize("estimator", ["sgvb_a", "sgvb_b", "stl"])
+def test_beta_weighs_the_kl_in_the_objective_and_not_in_the_bound(dataset, estimator):
+    config = fields.base()
+    config.hidden_dims, config.estimator = (4,), estimator
+    built = program.build(config, dataset)
+    batch = jax.vmap(built.to_input)(jnp.asarray(built.valid))
+    params = jax.jit(built.init)(jax.random.key(0))
+
+    @jax.jit
+    def first_step(beta):
+        algorithm = built.algorithm(program.Hyperparameters(1e-3, 0.0, beta))
+        return algorithm.update(jax.random.key(1), algorithm.init(params), batch)[1]
+
+    plain, weighed = first_step(1.0), first_step(3.0)
+    np.testing.assert_allclose(plain.objective, plain.aux["bound"], rtol=1e-6)
+    for name in ("bound", "reconstruction", "kl"):
+        np.testing.assert_array_equal(weighed.aux[name], plain.aux[name])
+    expected = plain.aux["reconstruction"] - 3 * plain.aux["kl"]
+    np.testing.assert_allclose(weighed.objective, expected, rtol=1e-6)
+    assert weighed.grad_norm != plain.grad_norm

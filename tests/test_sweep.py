@@ -135,6 +135,7 @@ def test_what_is_compiled_apart_and_what_is_a_lane():
             {"seed": 1},
             {"seed": 2, "learning_rate": 0.5},
             {"weight_prior": 0.1},
+            {"beta": 4.0},
             {"optimizer_args.b1": 0.5},
             {"latent_dim": 3},
             {"weight_prior": 0.0},
@@ -148,6 +149,7 @@ def test_what_is_compiled_apart_and_what_is_a_lane():
             "seed=1",
             "seed=2,learning_rate=0.5",
             "weight_prior=0.1",
+            "beta=4.0",
             "optimizer_args.b1=0.5",
         ],
         ["latent_dim=3", "latent_dim=3,seed=9"],
@@ -162,7 +164,7 @@ DIFFERENT = [
     {"seed": 0, "learning_rate": 1e-3},
     {"seed": 1, "learning_rate": 3e-3},
     {"seed": 2**32 - 1, "weight_prior": 0.3},
-    {"seed": 0, "optimizer_args.b1": 0.5},
+    {"seed": 0, "optimizer_args.b1": 0.5, "beta": 2.0},
 ]
 
 
