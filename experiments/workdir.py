@@ -70,7 +70,9 @@ def check_continues(
                 "is not known what they are of: choose another --workdir"
             )
         return []
-    stored = records.flatten(records.read_json(workdir / "config.json"))
+    # A field that is newer than the run has the default, which is what was done before.
+    stored = records.flatten(base().to_dict())
+    stored |= records.flatten(records.read_json(workdir / "config.json"))
     asked = records.flatten(config.to_dict())
     changed = [
         f"config.{name}: {stored.get(name)!r} -> {asked.get(name)!r}"

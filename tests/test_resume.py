@@ -280,6 +280,17 @@ def test_divergence_stops_and_names_step_and_leaf(what, tmp_path, cache):
         assert all(np.isfinite(leaf).all() for leaf in leaves)
 
 
+def test_a_field_that_is_newer_than_the_run_had_its_default(copy):
+    stored = records.read_json(copy / "config.json")
+    del stored["beta"]
+    records.write_json(copy / "config.json", stored)
+    assert runner.load_run(copy).config.beta == 1
+    runner.run(tiny(), copy)
+    records.write_json(copy / "config.json", stored)
+    with pytest.raises(WorkdirError, match=r"config.beta: 1.0 -> 2.0"):
+        runner.run(tiny(beta=2.0), copy)
+
+
 def test_another_run_is_refused_with_the_list_of_what_differs(copy):
     with pytest.raises(WorkdirError) as error:
         runner.run(tiny(latent_dim=3, seed=1), copy)
