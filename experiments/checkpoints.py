@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from experiments.files import write_atomically
 from experiments.lock import WorkdirError
 from experiments.records import digests, is_writer, json_digest
-from experiments.report import write_atomically
 
 __all__ = ["CheckpointError", "Checkpoints", "Restored"]
 

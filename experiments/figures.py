@@ -23,8 +23,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from scipy.special import ndtri
 
+from experiments.files import write_atomically
 from experiments.paper_curves import Curve
-from experiments.report import write_atomically
 
 __all__ = [
     "image_grid",

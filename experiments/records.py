@@ -25,8 +25,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.files import write_atomically
 from experiments.lock import WorkdirError
-from experiments.report import write_atomically
 
 __all__ = [
     "Metrics",

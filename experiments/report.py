@@ -15,7 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Picture", "Table", "format_table", "write_atomically", "write_report"]
+from experiments.files import write_atomically
+
+__all__ = ["Picture", "Table", "format_table", "write_report"]
 
 
 class Table(NamedTuple):
@@ -135,36 +137,6 @@ def write_report(
     )
     page = _PAGE.format(title=_escape(title), style=_STYLE, body="\n".join(body))
     return write_atomically(path, page.encode())
-
-
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
-    """Replaces a file as a whole: readers see the old bytes or the new, never a part.
-
-    The bytes go to a hidden file beside `path`, reach the disk, and take its name. The
-    folder is made if it is not there.
-
-    Args:
-      path: the file to write.
-      data: its content.
-
-    Returns:
-      The path written.
-
-    Raises:
-      OSError: the file cannot be written; an old one is then as it was.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def _text(value: Any) -> str:

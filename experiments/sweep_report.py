@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from experiments import figures, records
+from experiments.files import write_atomically
 from experiments.grid import Run
 from experiments.paper_curves import Curve
 from experiments.report import (
     Picture,
     Table,
     format_table,
-    write_atomically,
     write_report,
 )
 

@@ -46,6 +46,7 @@ from experiments.data_files import (
     digest,
     make_source,
 )
+from experiments.files import write_atomically
 
 _NAME = re.compile(
     r"(?P<name>\w+)(/(?P<config>[\w\-.]+))?(:(?P<version>\d+\.\d+\.\d+))?"
@@ -427,25 +428,12 @@ def _write_record(
     record = {"files": files, "sha256": sum_, "arrays": shapes}
     try:
         # The record last: until it is there, the arrays are not looked at.
-        _write(directory / _ARRAYS, [np.ascontiguousarray(a) for a in arrays.values()])
-        _write(directory / _RECORD, [json.dumps(record, indent=1).encode()])
+        write_atomically(
+            directory / _ARRAYS, *map(np.ascontiguousarray, arrays.values())
+        )
+        write_atomically(directory / _RECORD, json.dumps(record, indent=1).encode())
     except OSError as error:
         _log.warning("%s is not kept in %s (%s)", _ARRAYS, directory, error.strerror)
-
-
-def _write(file: Path, parts: Iterable[Any]) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=".aevb", dir=file.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            for part in parts:
-                stream.write(part)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, file)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 # ---- preparing ----
