@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import cli, likelihoods, lock, records, runner
+from experiments import cli, distributed, likelihoods, lock, records, runner
 from experiments.config import ConfigError
 from experiments.evaluation import evenly_spaced
 from experiments.interruption import StopRequest
@@ -78,7 +78,7 @@ def measure_all(
         identity=identity,
         stop=stop,
         report=_progress,
-        devices=_devices(options.devices),
+        mesh=distributed.mesh("points", options.devices),
     )
 
     def on_points(estimator: Estimator, num_points: int) -> Measured:
@@ -143,15 +143,6 @@ def measure_all(
                 on_points(likelihoods.annealed(model, path, **chains), num_points)
             )
     return found
-
-
-def _devices(count: int) -> list[jax.Device]:
-    devices = jax.local_devices()
-    if count > len(devices):
-        raise ConfigError(
-            f"--devices={count}, expected at most {len(devices)}, the devices there are"
-        )
-    return devices[: count or None]
 
 
 def _tuned_path(

@@ -70,7 +70,7 @@ def measure(
     identity: dict[str, Any],
     stop: StopRequest,
     report: Callable[[str, int, int, float, float], None],
-    devices: Sequence[jax.Device] = (),
+    mesh: Mesh | None = None,
 ) -> Measured:
     """Applies an estimator to the chosen datapoints that have no value yet.
 
@@ -88,8 +88,8 @@ def measure(
       identity: what else the values depend on, the parameters' digest among it.
       stop: asked after every batch.
       report: `report(name, done, total, mean, seconds left)`, after every batch.
-      devices: that share the points of a batch; none is the default device. How many
-        changes no value.
+      mesh: of the axis "points", whose devices share a batch; None is the default
+        device. How many there are changes no value.
 
     Raises:
       StoppedError: a signal came; finished batches are on the disk.
@@ -111,17 +111,18 @@ def measure(
 
         return jax.vmap(one)(indices, images)
 
-    if len(devices) > 1:
+    num_devices = mesh.size if mesh else 1
+    if mesh is not None and num_devices > 1:
         points = PartitionSpec("points")
         batch = jax.shard_map(
             batch,
-            mesh=Mesh(np.array(devices), ("points",)),
+            mesh=mesh,
             in_specs=(PartitionSpec(), points, points),
             out_specs=points,
             check_vma=False,  # each device has points of its own
         )
     missing = [int(index) for index in indices if parts.get(str(index)) is None]
-    size, compiled, started = estimator.batch_size * max(1, len(devices)), None, 0.0
+    size, compiled, started = estimator.batch_size * num_devices, None, 0.0
     for first in range(0, len(missing), size):
         # The last batch is filled up: one shape, one program.
         chosen = np.resize(np.array(missing[first : first + size]), size)

@@ -11,7 +11,6 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_llvm_disable_expensive_passes=true"
 )
 
-
 import jax
 import numpy as np
 import pytest

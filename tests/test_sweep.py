@@ -286,12 +286,11 @@ def test_lanes_are_bounded_by_memory(program, monkeypatch):
 # ---- a whole sweep ----
 
 ARGUMENTS = ("--sweep.latent_dim=2,3", "--sweep.seed=0:4")
-LENGTH = {"epochs": 3, "checkpoint.every": 1, "lanes": 2}
+LENGTH = {"epochs": 3, "checkpoint.every": 1}
 
 
 def whole(workdir: Path, stop: StopRequest, num_devices: int = 1) -> list[dict]:
-    changes = {name: value for name, value in LENGTH.items() if name != "lanes"}
-    asked = small_sweep(*ARGUMENTS, f"--lanes={LENGTH['lanes']}", **changes)
+    asked = small_sweep(*ARGUMENTS, "--lanes=2", **LENGTH)
     return sweep.train(asked._replace(num_devices=num_devices), workdir, stop)
 
 
@@ -308,7 +307,7 @@ def finished(tmp_path_factory, cache) -> tuple[Path, list[dict]]:
     workdir.mkdir()
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         rows = whole(workdir, StopRequest())
-        asked = small_sweep(*ARGUMENTS, epochs=3, **{"checkpoint.every": 1})
+        asked = small_sweep(*ARGUMENTS, **LENGTH)
         write_sweep_report(asked.runs, asked.fields, rows, workdir)
     return workdir, rows
 
@@ -351,7 +350,7 @@ def test_a_run_of_a_sweep_is_finished_by_the_single_program(finished, tmp_path, 
     workdir, rows = finished
     folder = tmp_path / "copy"
     shutil.copytree(workdir / "runs" / rows[0]["run"], folder)
-    asked = small_sweep(*ARGUMENTS, epochs=3, **{"checkpoint.every": 1})
+    asked = small_sweep(*ARGUMENTS, **LENGTH)
     result = runner.run(asked.runs[0].config, folder)
     assert "continues from step 30" in capsys.readouterr().out
     assert float(result.test.bound) == pytest.approx(rows[0]["test_bound"], rel=1e-5)
