@@ -1,11 +1,14 @@
 """The package and its dependencies: the one list of them.
 
-Both ends of every range pass the tests: CONTRIBUTING.md says how to check them.
+`aevb` alone is installed. `experiments` runs from a clone, with the clone's root as the
+working directory: a name that general, and its images, have no place among a user's
+packages. Both ends of every range pass the tests: CONTRIBUTING.md says how to check
+them.
 """
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 CORE = [
     "jax>=0.10,<0.13",
@@ -13,7 +16,6 @@ CORE = [
     "optax>=0.2.6,<0.3",
 ]
 NETS = ["flax>=0.12.7,<0.13"]
-HMC = ["blackjax>=1.4,<2"]
 EXPERIMENTS = [
     *NETS,
     "absl-py>=2.1,<3",
@@ -29,7 +31,7 @@ EXPERIMENTS = [
 ]
 TEST = [
     *EXPERIMENTS,
-    *HMC,
+    "blackjax>=1.4,<2",
     "dm-haiku>=0.0.17,<0.1",
     "equinox>=0.13.1,<0.14",
     "mypy>=2.1,<3",
@@ -59,12 +61,11 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
-    packages=["aevb", "experiments", "experiments.configs"],
-    package_data={"aevb": ["py.typed"], "experiments": ["assets/**/*"]},
+    packages=find_packages(include=["aevb", "aevb.*"]),
+    package_data={"aevb": ["py.typed"]},
     install_requires=CORE,
     extras_require={
         "nets": NETS,
-        "hmc": HMC,
         "experiments": EXPERIMENTS,
         "tensorflow": [*EXPERIMENTS, "tensorflow>=2.20,<3"],
         "test": TEST,

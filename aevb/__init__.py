@@ -10,7 +10,7 @@ Estimators are pure functions of *one* datapoint; callers batch them with `jax.v
 >>> bound(jax.random.split(jax.random.key(0), 3), jnp.ones((3, 4))).value.shape
 (3,)
 
-`aevb.nets` (flax), `aevb.hmc` (blackjax) and `aevb.testing` are imported by name.
+`aevb.nets` (flax) and `aevb.testing` are imported by name.
 """
 
 from aevb.amortization import (
@@ -19,46 +19,52 @@ from aevb.amortization import (
     inference_gap,
     optimize_posterior,
 )
-from aevb.annealed import (
-    AnnealedEstimate,
-    annealed_log_likelihood,
-    annealing_step_sizes,
-    nudge_step_size,
-    reverse_annealed_log_likelihood,
-)
+from aevb.calls import check_binary, prior_or_normal
+from aevb.datapoints import Summary, bits_per_dim, map_datapoints, summarize
 from aevb.distributions import (
     Bernoulli,
     DiagNormal,
     MultivariateNormal,
     kl_divergence,
 )
-from aevb.estimators import Elbo, elbo, elbo_generic, iwae, log_weight
-from aevb.evaluation import (
-    Summary,
-    bits_per_dim,
-    check_binary,
-    map_datapoints,
-    pareto_k,
-    summarize,
+from aevb.estimators import (
+    Elbo,
+    elbo,
+    elbo_generic,
+    iwae,
+    log_joint,
+    log_weight,
 )
 from aevb.marginal import (
+    AnnealedEstimate,
     ImportanceEstimate,
-    Quadrature,
-    curve_sizes,
-    importance_log_likelihood,
-    log_joint,
-    quadrature,
-)
-from aevb.objectives import dataset_bound, log_weight_prior, map_objective
-from aevb.reciprocal import (
     KernelDensity,
+    Point,
+    PosteriorDraws,
+    Quadrature,
     ReciprocalEstimate,
+    Sandwich,
+    Transition,
+    annealed_log_likelihood,
+    annealing_step_sizes,
+    bdmc,
+    curve_sizes,
     fit_kernel_density,
     fit_normal,
+    hmc_step,
+    importance_log_likelihood,
+    linear_temperatures,
+    nudge_step_size,
+    pareto_k,
+    point_at,
+    quadrature,
     reciprocal_log_likelihood,
+    reverse_annealed_log_likelihood,
+    sample_posterior,
+    sigmoid_temperatures,
+    split_r_hat,
 )
-from aevb.sandwich import Sandwich, bdmc
-from aevb.temperatures import linear_temperatures, sigmoid_temperatures
+from aevb.objectives import dataset_bound, log_weight_prior, map_objective
 from aevb.train import epoch, epoch_batches, fit, gradient_algorithm, scan_updates
 from aevb.types import (
     Algorithm,
@@ -89,12 +95,15 @@ __all__ = [
     "Model",
     "MultivariateNormal",
     "Objective",
+    "Point",
     "Posterior",
+    "PosteriorDraws",
     "Quadrature",
     "ReciprocalEstimate",
     "Sandwich",
     "State",
     "Summary",
+    "Transition",
     "annealed_log_likelihood",
     "annealing_step_sizes",
     "bdmc",
@@ -110,6 +119,7 @@ __all__ = [
     "fit_kernel_density",
     "fit_normal",
     "gradient_algorithm",
+    "hmc_step",
     "importance_log_likelihood",
     "inference_gap",
     "iwae",
@@ -123,10 +133,14 @@ __all__ = [
     "nudge_step_size",
     "optimize_posterior",
     "pareto_k",
+    "point_at",
+    "prior_or_normal",
     "quadrature",
     "reciprocal_log_likelihood",
     "reverse_annealed_log_likelihood",
+    "sample_posterior",
     "scan_updates",
     "sigmoid_temperatures",
+    "split_r_hat",
     "summarize",
 ]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from aevb.calls import check_count
 from aevb.distributions import DiagNormal
 from aevb.estimators import Elbo, elbo
 from aevb.types import Decode, Posterior
@@ -69,13 +70,18 @@ def optimize_posterior(
       x: `[D]` one datapoint.
       q: where to start, `encode(x)`; any pytree with the methods of a posterior.
       prior: p(z); None is the standard normal of z's shape.
-      optimizer: any optax optimizer, such as `optax.adam(1e-2)`.
+      optimizer: any optax optimizer, such as `optax.adam(1e-2)`; one that asks for
+        extra arguments, such as a line search, gets the step's value, gradient and
+        function, whose noise is that of the step.
       num_steps: static.
       num_samples: draws a step, static.
       bound: `elbo`, or `elbo_generic` where q and p have no closed-form KL.
 
     Returns:
       `LocalPosterior`.
+
+    Raises:
+      ValueError: a count is not a positive integer.
 
     Source: Cremer et al., arXiv 1801.03558, section 3.
 
@@ -87,8 +93,9 @@ def optimize_posterior(
     >>> print(local.posterior.loc.round(1))
     [1.]
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps is {num_steps}, expected at least 1")
+    num_steps = check_count("num_steps", num_steps)
+    num_samples = check_count("num_samples", num_samples)
+    extended = optax.with_extra_args_support(optimizer)
 
     def loss(q: DiagNormal, key: jax.Array) -> jax.Array:
         estimate = bound(
@@ -98,8 +105,15 @@ def optimize_posterior(
 
     def step(carry: tuple, t: jax.Array) -> tuple[tuple, jax.Array]:
         q, opt_state, average = carry
-        value, grads = jax.value_and_grad(loss)(q, jax.random.fold_in(key, t))
-        updates, opt_state = optimizer.update(grads, opt_state, q)
+        step_key = jax.random.fold_in(key, t)
+        value, grads = jax.value_and_grad(loss)(q, step_key)
+        # optax's line searches and plateau schedules ask for these; others ignore them.
+        extra = {
+            "value": value,
+            "grad": grads,
+            "value_fn": lambda q: loss(q, step_key),
+        }
+        updates, opt_state = extended.update(grads, opt_state, q, **extra)
         q = optax.apply_updates(q, updates)
         count = jnp.maximum(t - num_steps // 2 + 1, 1)
         average = jax.tree.map(
@@ -108,7 +122,7 @@ def optimize_posterior(
         return (q, opt_state, average), -value
 
     (_, _, average), bounds = jax.lax.scan(
-        step, (q, optimizer.init(q), q), jnp.arange(num_steps)
+        step, (q, extended.init(q), q), jnp.arange(num_steps)
     )
     return LocalPosterior(average, bounds)
 

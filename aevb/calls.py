@@ -7,14 +7,16 @@ from numbers import Integral
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aevb.distributions import DiagNormal
-from aevb.types import Decode, Encode, Likelihood, Posterior
+from aevb.types import Decode, Encode, Likelihood, Posterior, PyTree
 
 __all__ = [
     "call_decode",
     "call_encode",
-    "check_num_samples",
+    "check_binary",
+    "check_count",
     "check_scalar",
     "prior_or_normal",
 ]
@@ -32,7 +34,7 @@ def call_encode(encode: Encode, x: jax.Array) -> Posterior:
     return q
 
 
-def call_decode(decode: Decode, z: jax.Array) -> Likelihood:
+def call_decode(decode: Decode, z: PyTree) -> Likelihood:
     """p(x|z) of z `[J]`.
 
     Raises:
@@ -56,8 +58,19 @@ def _not_a_distribution(value: object, call: str, method: str) -> str:
     return message + " such as aevb.DiagNormal(loc, log_scale)"
 
 
-def prior_or_normal(prior: Posterior | None, z: jax.Array) -> Posterior:
-    """p(z): the one given, or the standard normal of z's shape."""
+def prior_or_normal(prior: Posterior | None, z: PyTree) -> Posterior:
+    """p(z): the one given, or the standard normal of z's shape.
+
+    Args:
+      prior: p(z), or None.
+      z: `[J]`, or a pytree: gives the structure, the shapes and the dtypes alone.
+
+    Returns:
+      `prior`, or `DiagNormal` of zeros.
+
+    >>> print(prior_or_normal(None, jnp.ones(2)).loc)
+    [0. 0.]
+    """
     if prior is not None:
         return prior
     zeros = jax.tree.map(jnp.zeros_like, z)
@@ -79,9 +92,64 @@ def check_scalar(value: jax.Array, name: str) -> jax.Array:
     return value
 
 
-def check_num_samples(num_samples: int) -> None:
-    """Raises ValueError unless the number of samples is a positive integer."""
-    if not isinstance(num_samples, Integral) or num_samples < 1:
+def check_binary(xs: jax.Array | np.ndarray) -> None:
+    """Refuses data that a Bernoulli p(x|z) gives no likelihood.
+
+    The log p(x) estimators call it on x, but a value that is being traced (under
+    `jax.jit` or `jax.vmap`) cannot be looked at: call it on the data itself first.
+
+    Args:
+      xs: `[...]` data; a traced value passes unseen.
+
+    Raises:
+      ValueError: a value is neither 0 nor 1.
+
+    >>> check_binary(jnp.array([0.0, 1.0]))
+    """
+    if isinstance(xs, jax.core.Tracer):
+        return
+    values = np.asarray(xs)
+    grey = values[(values != 0) & (values != 1)]
+    if grey.size:
         raise ValueError(
-            f"num_samples is {num_samples}, expected an integer of at least 1"
+            f"x has {grey.size} values such as {grey.flat[0]} that are neither 0 nor "
+            "1: exp(Σ x l − softplus(l)) does not sum to one over grey levels, so "
+            "under a Bernoulli p(x|z) it is no likelihood, and has no log p(x). "
+            "Binarise x first, or report the bound as a training objective"
         )
+
+
+def check_count(name: str, value: object, least: int = 1) -> int:
+    """Returns a count as a Python integer, whatever integer type it came in.
+
+    Args:
+      name: of the argument, for the error.
+      value: what the caller passed: a Python or NumPy integer.
+      least: the smallest count that makes sense.
+
+    Returns:
+      The count.
+
+    Raises:
+      ValueError: it is not an integer, or below `least`.
+
+    >>> check_count("num_samples", 5)
+    5
+    >>> check_count("num_samples", 2.5)
+    Traceback (most recent call last):
+        ...
+    ValueError: num_samples is 2.5, expected an integer of at least 1: pass an int
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        mend = "pass an int, which jax.jit does not trace (static_argnames)"
+        if not isinstance(value, jax.Array):
+            mend = "pass an int"
+        raise ValueError(
+            f"{name} is {value}, expected an integer of at least {least}: {mend}"
+        )
+    if value < least:
+        raise ValueError(
+            f"{name} is {value}, expected an integer of at least {least}: pass a "
+            "larger one"
+        )
+    return int(value)

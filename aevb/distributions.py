@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from aevb.products import matmul
 from aevb.types import PyTree
 
 __all__ = ["Bernoulli", "DiagNormal", "MultivariateNormal", "kl_divergence"]
@@ -140,7 +141,7 @@ class MultivariateNormal:
     def sample(self, key: jax.Array) -> jax.Array:
         """Draws z = μ + L ε, ε ~ N(0, I) (section 2.4: location-scale). `[J]`"""
         eps = jax.random.normal(key, self.loc.shape, self.loc.dtype)
-        return self.loc + self.scale_tril @ eps
+        return self.loc + matmul(self.scale_tril, eps)
 
     def log_prob(self, z: jax.Array) -> jax.Array:
         """log N(z; μ, L Lᵀ) in nats. `[]`"""

@@ -6,8 +6,10 @@ returns scalars in nats. The caller batches:
     batched = jax.vmap(partial(aevb.elbo, encode, decode))
     bounds = batched(jax.random.split(key, len(xs)), xs)
 
-Noise draw l of a datapoint uses the key `fold_in(key, l)` in every estimator, so that
-estimators can be compared on common random numbers, draw for draw.
+Noise draw l of a datapoint uses the key `fold_in(key, l)` in `elbo`, `elbo_generic`,
+`iwae` and `importance_log_likelihood`, so that they can be compared on common random
+numbers, draw for draw. `log_weight` makes one draw and uses its key as it is: with
+`fold_in(key, l)` it is the weight of draw l of the others.
 """
 
 from collections.abc import Callable
@@ -19,14 +21,24 @@ import jax.numpy as jnp
 from aevb.calls import (
     call_decode,
     call_encode,
-    check_num_samples,
+    check_binary,
+    check_count,
     check_scalar,
     prior_or_normal,
 )
-from aevb.distributions import kl_divergence
-from aevb.types import Decode, Encode, Posterior
+from aevb.distributions import Bernoulli, kl_divergence
+from aevb.types import Decode, Encode, Posterior, PyTree
 
-__all__ = ["Elbo", "elbo", "elbo_generic", "iwae", "log_weight"]
+__all__ = [
+    "Elbo",
+    "WeightedDraw",
+    "elbo",
+    "elbo_generic",
+    "iwae",
+    "log_joint",
+    "log_weight",
+    "weighted_draw",
+]
 
 
 class Elbo(NamedTuple):
@@ -43,8 +55,14 @@ class Elbo(NamedTuple):
     kl: jax.Array
 
 
-class _LogJoint(NamedTuple):
-    """The three log densities of one draw z ~ q(z|x)."""
+class WeightedDraw(NamedTuple):
+    """The three log densities of one draw z ~ q(z|x), in nats.
+
+    Attributes:
+      likelihood: `[]` log p(x|z).
+      prior: `[]` log p(z).
+      posterior: `[]` log q(z|x).
+    """
 
     likelihood: jax.Array
     prior: jax.Array
@@ -52,6 +70,7 @@ class _LogJoint(NamedTuple):
 
     @property
     def log_weight(self) -> jax.Array:
+        """The log importance weight log p(x, z) − log q(z|x). `[]`"""
         return self.likelihood + self.prior - self.posterior
 
 
@@ -99,13 +118,12 @@ def elbo(
     >>> print(elbo(encode, decode, jax.random.key(0), jnp.zeros(2)).kl)
     0.0
     """
-    check_num_samples(num_samples)
+    num_samples = check_count("num_samples", num_samples)
     q = call_encode(encode, x)
 
     def reconstruct(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         z = q.sample(key)
-        log_prob = call_decode(decode, z).log_prob(x)
-        return z, check_scalar(log_prob, "decode(z).log_prob(x)")
+        return z, _log_likelihood(decode, z, x)
 
     zs, log_likelihoods = _over_samples(reconstruct, key, num_samples)
     p = prior_or_normal(prior, jax.tree.map(lambda z: z[0], zs))
@@ -159,10 +177,14 @@ def elbo_generic(
     >>> bool(jnp.allclose(elbo_generic(encode, decode, jax.random.key(0), x)[0], log_p))
     True
     """
-    check_num_samples(num_samples)
+    num_samples = check_count("num_samples", num_samples)
     q = call_encode(encode, x)
     draws = _over_samples(
-        lambda key: _log_joint(q, decode, key, x, prior, stop_score), key, num_samples
+        lambda key: weighted_draw(
+            q, decode, key, x, prior=prior, stop_score=stop_score
+        ),
+        key,
+        num_samples,
     )
     return Elbo(
         value=jnp.mean(draws.log_weight),
@@ -210,7 +232,8 @@ def log_weight(
     -1.8379
     """
     q = call_encode(encode, x)
-    return _log_joint(q, decode, key, x, prior, stop_score).log_weight
+    draw = weighted_draw(q, decode, key, x, prior=prior, stop_score=stop_score)
+    return draw.log_weight
 
 
 def iwae(
@@ -255,22 +278,66 @@ def iwae(
     >>> print(f"{bound:.4f}")
     -1.2655
     """
-    check_num_samples(num_samples)
+    num_samples = check_count("num_samples", num_samples)
     q = call_encode(encode, x)
     draws = _over_samples(
-        lambda key: _log_joint(q, decode, key, x, prior), key, num_samples
+        lambda key: weighted_draw(q, decode, key, x, prior=prior), key, num_samples
     )
     return jax.nn.logsumexp(draws.log_weight) - jnp.log(num_samples)
 
 
-def _log_joint(
+def log_joint(
+    decode: Decode, z: PyTree, x: jax.Array, *, prior: Posterior | None = None
+) -> jax.Array:
+    """The log joint density log p(x, z) = log p(x|z) + log p(z).
+
+    Args:
+      decode: z `[J]` -> p(x|z), with `log_prob(x)`.
+      z: `[J]`, or a pytree.
+      x: `[D]` one datapoint; binary under a `Bernoulli`.
+      prior: p(z); None is the standard normal of z's shape.
+
+    Returns:
+      `[]` in nats.
+
+    Raises:
+      TypeError: `decode` does not return a distribution.
+      ValueError: a log density is not a scalar; x has grey levels under a `Bernoulli`
+        (seen where x is not traced: see `check_binary`).
+
+    >>> from aevb import DiagNormal
+    >>> decode = lambda z: DiagNormal(z, jnp.zeros(1))
+    >>> print(f"{log_joint(decode, jnp.zeros(1), jnp.zeros(1)):.4f}")
+    -1.8379
+    """
+    likelihood = _log_likelihood(decode, z, x, refuse_grey=True)
+    return likelihood + _log_prior(prior, z)
+
+
+def weighted_draw(
     q: Posterior,
     decode: Decode,
     key: jax.Array,
     x: jax.Array,
-    prior: Posterior | None,
+    *,
+    prior: Posterior | None = None,
     stop_score: bool = False,
-) -> _LogJoint:
+    refuse_grey: bool = False,
+) -> WeightedDraw:
+    """One draw z ~ q(z|x) and its log densities: what every log weight is made of.
+
+    Args:
+      q: q(z|x), with `sample(key)` and `log_prob(z)`.
+      decode: z `[J]` -> p(x|z), with `log_prob(x)`.
+      key: consumed by the draw.
+      x: `[D]` one datapoint.
+      prior: p(z); None is the standard normal of z's shape.
+      stop_score: drop the score term from the gradient, as in `elbo_generic`.
+      refuse_grey: check x under a `Bernoulli`, as an estimate of log p(x) must.
+
+    Returns:
+      `WeightedDraw` of scalars, in nats.
+    """
     z = q.sample(key)
     if stop_score and jax.tree_util.all_leaves([q]):
         raise TypeError(
@@ -278,12 +345,24 @@ def _log_joint(
             "register it with jax.tree_util.register_dataclass"
         )
     scored = jax.lax.stop_gradient(q) if stop_score else q
-    likelihood = call_decode(decode, z)
-    return _LogJoint(
-        likelihood=check_scalar(likelihood.log_prob(x), "decode(z).log_prob(x)"),
-        prior=check_scalar(prior_or_normal(prior, z).log_prob(z), "prior.log_prob(z)"),
+    return WeightedDraw(
+        likelihood=_log_likelihood(decode, z, x, refuse_grey=refuse_grey),
+        prior=_log_prior(prior, z),
         posterior=check_scalar(scored.log_prob(z), "encode(x).log_prob(z)"),
     )
+
+
+def _log_likelihood(
+    decode: Decode, z: PyTree, x: jax.Array, *, refuse_grey: bool = False
+) -> jax.Array:
+    likelihood = call_decode(decode, z)
+    if refuse_grey and isinstance(likelihood, Bernoulli):
+        check_binary(x)
+    return check_scalar(likelihood.log_prob(x), "decode(z).log_prob(x)")
+
+
+def _log_prior(prior: Posterior | None, z: PyTree) -> jax.Array:
+    return check_scalar(prior_or_normal(prior, z).log_prob(z), "prior.log_prob(z)")
 
 
 def _over_samples(draw, key, num_samples):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from aevb.calls import check_count
 from aevb.types import Objective, PyTree
 
 __all__ = ["dataset_bound", "global_indices", "log_weight_prior", "map_objective"]
@@ -45,7 +46,7 @@ def dataset_bound(bounds: jax.Array, num_datapoints: int) -> jax.Array:
       `[]` an unbiased estimate of the bound on log p(X), in nats *per dataset*.
 
     Raises:
-      ValueError: `bounds` is not one scalar a datapoint.
+      ValueError: `bounds` is not one scalar a datapoint, or N is not a count.
 
     Source: eq. 8, section 2.3.
 
@@ -57,6 +58,7 @@ def dataset_bound(bounds: jax.Array, num_datapoints: int) -> jax.Array:
             f"bounds have shape {jnp.shape(bounds)}, expected [M], one scalar a "
             "datapoint: sum the bound of a datapoint over its own axes"
         )
+    num_datapoints = check_count("num_datapoints", num_datapoints)
     return num_datapoints * jnp.mean(bounds)
 
 
@@ -65,9 +67,11 @@ def log_weight_prior(
 ) -> jax.Array:
     """The log density of the weights under N(0, scale² I), normaliser included.
 
-    The paper puts N(0, I) on all parameters (section 5). The author's code of that
-    time applies it to the weight matrices of both networks and leaves the output
-    biases alone, which is the default here.
+    The paper puts N(0, I) on all parameters (section 5). The author's code has two
+    readings of it. The class of a deep VAE (`VAE_Z_X`) applies it to the weight
+    matrices of both networks and leaves out all biases, which is the default here. The
+    class in use when the paper was written (`DLVM`) applies it to the biases of the
+    encoder and of hidden layers too, and never to output biases.
 
     Args:
       params: the parameters.
@@ -126,6 +130,7 @@ def map_objective(
     >>> print(objective(2.0, jax.random.key(0), jnp.array([3.0, 5.0]))[0])
     4.0
     """
+    num_datapoints = check_count("num_datapoints", num_datapoints)
 
     def objective(
         params: PyTree, key: jax.Array, batch: jax.Array

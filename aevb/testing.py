@@ -10,8 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from aevb.calls import check_count
 from aevb.distributions import Bernoulli, DiagNormal, MultivariateNormal
-from aevb.marginal import Quadrature, quadrature
+from aevb.marginal.integration import Quadrature, quadrature
+from aevb.products import matmul
 from aevb.types import Decode
 
 __all__ = [
@@ -68,20 +70,24 @@ def linear_gaussian(
     log_scale = jnp.asarray(log_scale, weights.dtype)
     variance = jnp.exp(2 * log_scale)
     precision = (
-        jnp.eye(latent_dim, dtype=weights.dtype) + weights.T @ weights / variance
+        jnp.eye(latent_dim, dtype=weights.dtype) + matmul(weights.T, weights) / variance
     )
     covariance = jnp.linalg.inv(precision)
     scale_tril = jnp.linalg.cholesky(0.5 * (covariance + covariance.T))
-    marginal = weights @ weights.T + variance * jnp.eye(data_dim, dtype=weights.dtype)
+    marginal = matmul(weights, weights.T) + variance * jnp.eye(
+        data_dim, dtype=weights.dtype
+    )
     evidence = MultivariateNormal(bias, jnp.linalg.cholesky(marginal))
     diagonal = jnp.diagonal(precision)
     gap = 0.5 * (jnp.sum(jnp.log(diagonal)) - jnp.linalg.slogdet(precision)[1])
 
     def decode(z: jax.Array) -> DiagNormal:
-        return DiagNormal(weights @ z + bias, jnp.broadcast_to(log_scale, (data_dim,)))
+        return DiagNormal(
+            matmul(weights, z) + bias, jnp.broadcast_to(log_scale, (data_dim,))
+        )
 
     def posterior_mean(x: jax.Array) -> jax.Array:
-        return covariance @ (weights.T @ (x - bias)) / variance
+        return matmul(covariance, matmul(weights.T, x - bias)) / variance
 
     return LinearGaussian(
         decode=decode,
@@ -112,8 +118,10 @@ def bernoulli_decoder(
     >>> decode(jnp.zeros(1)).logits.shape
     (5,)
     """
+    latent_dim = check_count("latent_dim", latent_dim)
+    data_dim = check_count("data_dim", data_dim)
     w_key, v_key, b_key = jax.random.split(key, 3)
     w = scale * jax.random.normal(w_key, (data_dim, latent_dim))
     v = 0.5 * scale * jax.random.normal(v_key, (data_dim, latent_dim))
     b = scale * jax.random.normal(b_key, (data_dim,))
-    return lambda z: Bernoulli(w @ jnp.tanh(z) + v @ z + b)
+    return lambda z: Bernoulli(matmul(w, jnp.tanh(z)) + matmul(v, z) + b)

@@ -10,8 +10,9 @@ of one compiled program:
 
     runs = jax.jit(jax.vmap(jax.vmap(run, (0, None)), (None, 0)))(keys, learning_rates)
 
-Keys: step t of a run uses `fold_in(key, t)`; the order of epoch e comes from
-`fold_in(fold_in(key, -1), e)`. Nothing random is stored, so a run that continues from
+Keys: step t of a run splits `fold_in(key, t)` in two, the update's key and that of the
+data's transformation; the order of epoch e comes from `fold_in(fold_in(key, -1), e)`.
+Nothing random is stored, so a run that continues from
 a saved `State` repeats the run that never stopped.
 
 Data parallel: under `jax.shard_map`, with the axis' name given to `map_objective`,
@@ -24,9 +25,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from aevb.calls import check_count
 from aevb.objectives import global_indices
 from aevb.types import Algorithm, Info, Objective, PyTree, State
 
@@ -79,7 +82,14 @@ def gradient_algorithm(
         flat, unravel = ravel_pytree(tree)
         return unravel(jax.lax.pmean(flat, axis_name))
 
-    def update(key: jax.Array, state: State, batch: jax.Array) -> tuple[State, Info]:
+    def update(
+        key: jax.Array,
+        state: State,
+        batch: jax.Array,
+        *,
+        indices: jax.Array | None = None,
+    ) -> tuple[State, Info]:
+        del indices  # nothing is kept of a datapoint
         params = state.params
         if axis_name is not None:
             # Else shard_map sums the gradients of replicated parameters, each alone.
@@ -134,7 +144,8 @@ def epoch(
 
     Raises:
       ValueError: `batch_size` is not between 1 and N, or not a multiple of the number
-        of devices.
+        of devices; the state is in the middle of an epoch (seen where its step is not
+        traced: an epoch starts at a multiple of N // M).
 
     Source: Algorithm 1, section 2.3.
 
@@ -148,6 +159,7 @@ def epoch(
     """
     data = jnp.asarray(data)  # a NumPy array cannot be indexed inside the scan
     batches = epoch_batches(key, state.step, len(data), batch_size)
+    _check_begins(state.step, len(batches))
     if axis_name is not None:
         num_devices = jax.lax.axis_size(axis_name)
         if batch_size % num_devices:
@@ -162,11 +174,25 @@ def epoch(
         key,
         state,
         batches,
+        indices=batches,
         load=lambda indices: data[indices],
         transform=transform,
         axis_name=axis_name,
     )
     return state, jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), infos)
+
+
+def _check_begins(step: jax.Array, num_steps: int) -> None:
+    """Refuses to go over an epoch's order again from its beginning."""
+    if isinstance(step, jax.core.Tracer):
+        return
+    done = np.asarray(step) % num_steps
+    if np.any(done):
+        raise ValueError(
+            f"the state is at step {step}, in the middle of an epoch of {num_steps}: "
+            "aevb.epoch starts at a multiple of it. Finish this epoch with "
+            f"aevb.scan_updates on aevb.epoch_batches(...)[{int(np.max(done))}:]"
+        )
 
 
 def epoch_batches(
@@ -194,7 +220,7 @@ def epoch_batches(
             f"batch_size is {batch_size}, expected between 1 and the number of "
             f"datapoints, {num_datapoints}"
         )
-    num_steps = num_datapoints // batch_size
+    num_steps = num_datapoints // check_count("batch_size", batch_size)
     order_key = jax.random.fold_in(key, jnp.uint32(0xFFFFFFFF))
     order_key = jax.random.fold_in(order_key, step // num_steps)
     order = jax.random.permutation(order_key, num_datapoints)
@@ -207,6 +233,7 @@ def scan_updates(
     state: State,
     batches: PyTree,
     *,
+    indices: jax.Array | None = None,
     load: Callable[[Any], jax.Array] | None = None,
     transform: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     axis_name: str | None = None,
@@ -222,6 +249,8 @@ def scan_updates(
       state: where the run is.
       batches: `[S, M, ...]` the minibatches of the next S updates; with an `axis_name`
         this device's share of each.
+      indices: `[S, M]` int32, which datapoints of the data set they are, for an
+        algorithm that keeps something of each; with an `axis_name` this device's.
       load: `load(batch) -> [M, ...]`, where `batches` only says which (`[S, M]`
         indices, say).
       transform: as in `epoch`.
@@ -241,17 +270,18 @@ def scan_updates(
     3 (1,)
     """
 
-    def step(state: State, batch: Any) -> tuple[State, Info]:
+    def step(state: State, inputs: tuple) -> tuple[State, Info]:
+        batch, indices = inputs
         update_key, data_key = jax.random.split(jax.random.fold_in(key, state.step))
         if load is not None:
             batch = load(batch)
         if transform is not None:
-            indices = global_indices(len(batch), axis_name)
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(data_key, indices)
+            places = global_indices(len(batch), axis_name)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(data_key, places)
             batch = jax.vmap(transform)(keys, batch)
-        return algorithm.update(update_key, state, batch)
+        return algorithm.update(update_key, state, batch, indices=indices)
 
-    return jax.lax.scan(step, state, batches)
+    return jax.lax.scan(step, state, (batches, indices))
 
 
 def fit(
@@ -296,6 +326,7 @@ def fit(
     >>> print(state.params, info.objective.shape)
     2.5 (4,)
     """
+    num_epochs = check_count("num_epochs", num_epochs)
     last = jnp.uint32(0xFFFFFFFF)
     evaluation_key = jax.random.fold_in(jax.random.fold_in(key, last), last)
 

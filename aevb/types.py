@@ -22,6 +22,7 @@ __all__ = [
     "Posterior",
     "PyTree",
     "State",
+    "standard_normal_prior",
 ]
 
 PyTree = Any
@@ -61,20 +62,30 @@ Objective = Callable[[PyTree, jax.Array, jax.Array], tuple[jax.Array, PyTree]]
 """`objective(params, key, batch) -> (value, aux)`: `value` `[]` goes *up*."""
 
 
+def standard_normal_prior(params: PyTree) -> None:
+    """The prior of a model that has none of its own: the standard normal.
+
+    >>> standard_normal_prior({}) is None
+    True
+    """
+    del params
+
+
 class Model(NamedTuple):
-    """An encoder and a decoder with their parameters made explicit.
+    """An encoder, a decoder and a prior with their parameters made explicit.
 
     Attributes:
       init: `init(key, x) -> params`; x `[D]` gives shapes and dtype only.
       encode: `encode(params, x) -> q(z|x)`.
       decode: `decode(params, z) -> p(x|z)`.
-      prior: p(z), or None for the standard normal of z's shape.
+      prior: `prior(params) -> p(z)`, which may be learned with the rest; None stands
+        for the standard normal of z's shape, as everywhere in `aevb`.
     """
 
     init: Callable[[jax.Array, jax.Array], PyTree]
     encode: Callable[[PyTree, jax.Array], Posterior]
     decode: Callable[[PyTree, jax.Array], Likelihood]
-    prior: Posterior | None = None
+    prior: Callable[[PyTree], Posterior | None] = standard_normal_prior
 
 
 class State(NamedTuple):
@@ -85,7 +96,8 @@ class State(NamedTuple):
     Attributes:
       step: `[]` int32, the number of updates made.
       params: the parameters, theta and phi together.
-      opt_state: whatever else the algorithm carries (an optax state, chains).
+      opt_state: whatever else the algorithm carries: an optax state, or something of
+        each datapoint, such as Markov chains `[N, J]`.
     """
 
     step: jax.Array
@@ -113,9 +125,11 @@ class Algorithm(NamedTuple):
 
     Attributes:
       init: `init(params) -> State`.
-      update: `update(key, state, batch) -> (State, Info)`; the key is consumed.
-        The batch has a leading axis of datapoints: `[M, D]`.
+      update: `update(key, state, batch, *, indices=None) -> (State, Info)`; the key is
+        consumed. The batch has a leading axis of datapoints: `[M, D]`. `indices` `[M]`
+        int32 says which datapoints of the data set they are, for an algorithm that
+        keeps something of each; `aevb.epoch` always says so, and None is not known.
     """
 
     init: Callable[[PyTree], State]
-    update: Callable[[jax.Array, State, jax.Array], tuple[State, Info]]
+    update: Callable[..., tuple[State, Info]]

@@ -4,8 +4,8 @@
     python -m benchmarks.faults flips cost # some of them
     python -m benchmarks.faults --kills=5 kills
 
-Each part prints one line of a table. `tests/test_resume.py` and `tests/test_records.py`
-hold short forms of the same.
+Each part prints one line of a table. Short forms of the same are tests:
+`tests/experiments/training/test_resume.py`, `tests/experiments/storage/`.
 """
 
 import argparse
@@ -29,10 +29,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import config as fields
-from experiments import records, runner, training
-from experiments.checkpoints import CheckpointError, Checkpoints
-from experiments.epochs import all_finite
-from experiments.interruption import StopRequest
+from experiments import mnist
+from experiments.errors import CheckpointError
+from experiments.processes.interruption import StopRequest
+from experiments.program import build, load_dataset
+from experiments.storage.atomic import read_json
+from experiments.storage.checkpoints import Checkpoints
+from experiments.training import loop as training
+from experiments.training.epochs import all_finite
 
 
 def small(**changes: object) -> ConfigDict:
@@ -68,7 +72,7 @@ def use_cache(folder: str) -> None:
 
 def in_process(workdir: str, cache: str, changes: dict[str, object]) -> None:
     """A run in a process of its own, its figures left out."""
-    from experiments import summary
+    from experiments.reports import run as summary
 
     use_cache(cache)
     with (
@@ -77,7 +81,7 @@ def in_process(workdir: str, cache: str, changes: dict[str, object]) -> None:
         mock.patch.object(summary, "_figures", return_value=[]),
     ):
         try:
-            runner.run(small(**changes), Path(workdir))
+            mnist.run(small(**changes), Path(workdir))
         except Exception as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             sys.exit(1)
@@ -86,7 +90,7 @@ def in_process(workdir: str, cache: str, changes: dict[str, object]) -> None:
 def start(workdir: Path, cache: str, **changes: object) -> BaseProcess:
     """Starts a run in a process that has its imports done."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.faults", "experiments.summary"])
+    context.set_forkserver_preload(["benchmarks.faults", "experiments.reports.run"])
     process = context.Process(target=in_process, args=(str(workdir), cache, changes))
     process.start()
     return process
@@ -100,7 +104,7 @@ def outcome(workdir: Path) -> dict[str, object]:
         "metrics": (workdir / "metrics.jsonl").read_bytes(),
     }
     if (workdir / "results.json").exists():
-        results = records.read_json(workdir / "results.json")
+        results = read_json(workdir / "results.json")
         found["results"] = {k: v for k, v in results.items() if k != "timings"}
     return found
 
@@ -147,7 +151,7 @@ def replays(folder: Path, cache: str, epochs: int) -> str:
     """Restores at every saved step of a long run, and replays to its end."""
     use_cache(cache)
     config = small(epochs=epochs, **{"checkpoint.keep": 1000, "eval.every": 5})
-    program = runner.build(config, runner._load(config))
+    program = build(config, load_dataset(config))
     with mock.patch.object(training, "print_epoch"):
         (folder / "whole").mkdir()
         training.train(config, program, folder / "whole", StopRequest())
@@ -173,7 +177,7 @@ def flips(folder: Path, cache: str, count: int) -> str:
     """Damages the files of the last checkpoint one way at a time, and restores."""
     use_cache(cache)
     config = small(epochs=2)
-    program = runner.build(config, runner._load(config))
+    program = build(config, load_dataset(config))
     with mock.patch.object(training, "print_epoch"):
         training.train(config, program, folder, StopRequest())
     like = jax.eval_shape(lambda: training.start(config, program))
@@ -317,7 +321,7 @@ def cost(folder: Path, cache: str, epochs: int) -> str:
     use_cache(cache)
     config = fields.base()
     config.epochs = epochs
-    program = runner.build(config, runner._load(config))
+    program = build(config, load_dataset(config))
     saving = 0.0
     save = Checkpoints.save
 

@@ -20,9 +20,12 @@ import jax
 import numpy as np
 
 from experiments import config as fields
-from experiments import data, distributed, epochs, grid, lanes, sizing
+from experiments import data
+from experiments.processes import distributed
 from experiments.program import Program, build
-from experiments.training import start
+from experiments.sweeps import grid, lanes, sizing
+from experiments.training import epochs
+from experiments.training.loop import start
 
 WIDTHS = (1, 2, 4, 8, 16, 48)
 

@@ -1,10 +1,9 @@
-"""What every entrypoint shares: flags, one-line errors and exit codes.
+"""What every command shares: flags, one-line errors and the exit code.
 
-Exit codes: 0 done, 1 usage, configuration, data or workdir error, 2 diverged, 3 no
-usable checkpoint, 75 stopped by a signal after saving (run the same command again), 76
-another process of the job was lost.
+`experiments.errors` lists the exit codes.
 """
 
+import difflib
 import inspect
 import re
 import sys
@@ -15,37 +14,30 @@ from typing import NoReturn
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments import config as fields
-from experiments import distributed
-from experiments.checkpoints import CheckpointError
-from experiments.config import ConfigError, validate
-from experiments.data import DataError
-from experiments.interruption import StoppedError
-from experiments.lock import WorkdirError
-from experiments.training import DivergenceError
+from experiments.config import base, flatten, validate
+from experiments.errors import DONE, ConfigError, ExperimentError, StoppedError
+from experiments.processes import distributed
 
-__all__ = ["CONFIGS", "exit_codes", "integers", "main", "parse"]
+__all__ = ["CONFIGS", "asks_for_help", "exit_codes", "integers", "main", "parse"]
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
-
-DONE, USAGE, DIVERGED, NO_CHECKPOINT, STOPPED = 0, 1, 2, 3, 75
 
 
 def main(
     run: Callable[[ConfigDict, str, int], object], *, config_file: str, usage: str
 ) -> NoReturn:
-    """Runs an entrypoint, `run(config, workdir, num_devices)`, and exits with its code.
+    """Runs a command, `run(config, workdir, num_devices)`, and exits with its code.
 
     Args:
       run: called with the validated configuration, the `--workdir` flag ("" where it
-        was not given) and the `--devices` flag (0), in a process that has joined the
-        others of its job.
+        was not given) and the `--devices` flag (0 where it was not given), in a process
+        that has joined the others of its job.
       config_file: a file in `experiments/configs/`, the default of `--config`.
       usage: the text of `--help`, before the list of fields.
     """
 
     def start() -> None:
-        if any(re.fullmatch(r"--?h(elp\w*)?(=.*)?", item) for item in sys.argv[1:]):
+        if asks_for_help(sys.argv):
             print(f"{usage.strip()}\n\n{distributed.HELP}")
             print(f"\nFields, with their defaults:\n\n{_fields()}")
             return
@@ -58,24 +50,25 @@ def main(
 
 
 def exit_codes(run: Callable[[], object]) -> int:
-    """Calls `run`, prints what it raises as one line, and returns the exit code."""
+    """Calls `run`, prints its error as one line, and returns the exit code."""
     try:
         run()
-    except (ConfigError, DataError, WorkdirError) as error:
-        return _fail(error, USAGE)
-    except DivergenceError as error:
-        return _fail(error, DIVERGED)
-    except CheckpointError as error:
-        return _fail(error, NO_CHECKPOINT)
-    except StoppedError:
-        print("stopped and saved: the same command goes on from here", file=sys.stderr)
-        return STOPPED
+    except StoppedError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except ExperimentError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
     return DONE
 
 
-def _fail(error: Exception, code: int) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether `--help`, or one of absl's other names for it, is among the flags.
+
+    >>> asks_for_help(["mnist", "--helpfull"])
+    True
+    """
+    return any(re.fullmatch(r"--?h(elp\w*)?(=.*)?", item) for item in argv[1:])
 
 
 def parse(argv: Sequence[str], *, config_file: str) -> tuple[ConfigDict, str]:
@@ -88,8 +81,7 @@ def parse(argv: Sequence[str], *, config_file: str) -> tuple[ConfigDict, str]:
       ConfigError: anything is wrong with them.
     """
     argv = integers(argv)
-    # Flags of their own: those of absl's globals, and of whoever defined more, are not
-    # this program's.
+    # absl's global flags also hold those of every imported library.
     values = flags.FlagValues()
     try:
         flags.DEFINE_string("workdir", "", "", flag_values=values)
@@ -102,7 +94,7 @@ def parse(argv: Sequence[str], *, config_file: str) -> tuple[ConfigDict, str]:
         )
         rest = values(argv)
         config = values.config
-        # A file that cannot be read is told here, at the first look at a field.
+        # ml_collections reports an unreadable file at the first look at a field.
         if getattr(config, "seed", None) is None or not isinstance(config, ConfigDict):
             raise ConfigError("the config file's get_config returns no configuration")
     except OSError as error:
@@ -112,7 +104,8 @@ def parse(argv: Sequence[str], *, config_file: str) -> tuple[ConfigDict, str]:
         raise
     except Exception as error:  # a config file is a program, it may raise anything
         given = [item for item in argv if item.lstrip("-").startswith("config.")]
-        raise ConfigError(_explain(error, given)) from error
+        cause = _unknown_field(given) or _explain(error, given)
+        raise ConfigError(cause) from error
     if len(rest) > 1:
         raise ConfigError(
             f"unexpected argument {rest[1]!r}: set fields as --config.name=value"
@@ -138,8 +131,22 @@ def integers(argv: Sequence[str]) -> list[str]:
     return [rewrite(argument) for argument in argv]
 
 
+def _unknown_field(given: Sequence[str]) -> str:
+    """Returns what is wrong with the first `--config.FIELD` that is not a field."""
+    known = list(flatten(base().to_dict()))
+    for argument in given:
+        name = argument.lstrip("-").removeprefix("config.").partition("=")[0]
+        if name in known:
+            continue
+        near = [f for f in known if f.endswith(f".{name}") or f.startswith(f"{name}.")]
+        near = near or difflib.get_close_matches(name, known, n=1)
+        hint = f", did you mean {' or '.join(near)}?" if near else ""
+        return f"{argument}: there is no field {name}{hint} (--help lists the fields)"
+    return ""
+
+
 def _explain(error: Exception, given: Sequence[str]) -> str:
-    """The last line of what ml_collections and absl wrap around a cause."""
+    """Returns the cause without what ml_collections and absl wrap around it."""
     if isinstance(error, SyntaxError):
         return f"the config file {error.filename}, line {error.lineno}: {error.msg}"
     # A KeyError shows its text in quotes.
@@ -154,7 +161,7 @@ def _explain(error: Exception, given: Sequence[str]) -> str:
 
 
 def _fields() -> str:
-    """The fields with what is said of each in `experiments.config.base`."""
-    lines = inspect.getsource(fields.base).splitlines()
+    """Returns the lines of `experiments.config.base` that set a field."""
+    lines = inspect.getsource(base).splitlines()
     shown = [line.strip() for line in lines if re.match(r"\s+config\.", line)]
     return "\n".join(f"  --{line}" for line in shown if "ConfigDict()" not in line)

@@ -1,6 +1,6 @@
 """From a configuration to the pure functions of a run.
 
-Nothing here touches a file or the clock: `build` returns what `experiments.runner`
+Nothing here touches a file or the clock: `build` returns what `experiments.training`
 jits, and what a sweep puts under `jax.vmap`.
 """
 
@@ -18,30 +18,29 @@ from ml_collections import ConfigDict
 
 import aevb
 from aevb import nets
-from experiments.config import (
-    ACTIVATIONS,
-    INITIALIZERS,
-    ConfigError,
-    optimizer_arguments,
-)
-from experiments.data import Dataset
+from experiments.config import ACTIVATIONS, INITIALIZERS, optimizer_arguments
+from experiments.data import Dataset, load
+from experiments.errors import ConfigError
+from experiments.keys import Stream, initial_key, stream_key
 
 __all__ = [
     "Hyperparameters",
     "Program",
+    "aevb_algorithm",
     "binarize",
     "build",
     "hyperparameters",
     "initial_state",
-    "run_key",
+    "load_dataset",
 ]
-
-# What is random but must be the same for every seed: the once-drawn binarisation of
-# the evaluation splits (and of static training images), the noise of evaluations.
-FIXED_SEED = 1312_6114
 
 # Training images of more are streamed, with config.data.stream=auto.
 STREAM_BYTES = 2**31
+_PRODUCTS = {
+    "float32": nets.float32_dot_general,
+    "tensorfloat32": nets.tensorfloat32_dot_general,
+    "bfloat16": nets.bfloat16_dot_general,
+}
 
 # Burda et al.: 3^i passes at 1e-3 * 10^(-i/7), i = 0 .. 7; 3280 passes in all.
 _BURDA_PASSES = [3**i for i in range(8)]
@@ -70,7 +69,9 @@ class Program(NamedTuple):
     """The pure functions of a run.
 
     Attributes:
-      model: encoder, decoder and prior.
+      model: encoder, decoder and prior, with the products of `config.precision`.
+      likelihood_model: the same with those of `config.eval.precision`: what log p(x) is
+        estimated with. Both have the same parameters.
       init: `init(key) -> params`.
       algorithm: `algorithm(hyperparameters, axis_name=None) -> aevb.Algorithm`; with a
         mapped axis' name, of a minibatch that is split over it.
@@ -87,6 +88,7 @@ class Program(NamedTuple):
     """
 
     model: aevb.Model
+    likelihood_model: aevb.Model
     init: Callable[[jax.Array], Any]
     algorithm: Callable[..., aevb.Algorithm]
     transform: Callable[[jax.Array, jax.Array], jax.Array]
@@ -100,8 +102,19 @@ class Program(NamedTuple):
     is_streamed: bool
 
 
-def build(config: ConfigDict, dataset: Dataset) -> Program:
+def build(
+    config: ConfigDict,
+    dataset: Dataset,
+    *,
+    algorithm: Callable[..., aevb.Algorithm] | None = None,
+) -> Program:
     """Builds a run's functions from a validated configuration and its data.
+
+    Args:
+      config: validated.
+      dataset: its data.
+      algorithm: how the model is trained, called as `aevb_algorithm` is, which is the
+        default.
 
     Raises:
       ConfigError: the configuration does not fit the data.
@@ -116,14 +129,14 @@ def build(config: ConfigDict, dataset: Dataset) -> Program:
     samples_per_epoch = steps_per_epoch * config.batch_size
     num_epochs = config.epochs or math.ceil(config.train_samples / samples_per_epoch)
 
-    model = _model(config, dataset)
+    model = _model(config, dataset, config.precision)
     binarization, scale = config.data.binarization, config.data.scale
     draw = jax.jit(jax.vmap(partial(binarize, scale=scale)))
 
-    def prepare(images: np.ndarray, stream: int) -> np.ndarray:
+    def prepare(images: np.ndarray, stream: Stream) -> np.ndarray:
         if binarization == "grey" or not len(images):
             return images
-        key = jax.random.fold_in(jax.random.key(FIXED_SEED), stream)
+        key = stream_key(stream)
         return np.asarray(draw(jax.random.split(key, len(images)), images))
 
     def to_input(x: jax.Array) -> jax.Array:
@@ -146,19 +159,40 @@ def build(config: ConfigDict, dataset: Dataset) -> Program:
     example = jnp.zeros(train.shape[1])
     return Program(
         model=model,
+        likelihood_model=_model(config, dataset, config.eval.precision),
         init=lambda key: model.init(key, example),
         algorithm=partial(
-            _algorithm, config, model, num_train, num_epochs * steps_per_epoch
+            algorithm or aevb_algorithm,
+            config,
+            model,
+            num_train,
+            num_epochs * steps_per_epoch,
         ),
         transform=transform,
         to_input=to_input,
-        train=prepare(train, 0) if binarization == "static" else train,
-        valid=prepare(dataset.valid.images, 1),
-        test=prepare(dataset.test.images, 2),
+        train=prepare(train, Stream.TRAIN_PIXELS)
+        if binarization == "static"
+        else train,
+        valid=prepare(dataset.valid.images, Stream.VALID_PIXELS),
+        test=prepare(dataset.test.images, Stream.TEST_PIXELS),
         num_epochs=num_epochs,
         steps_per_epoch=steps_per_epoch,
         is_likelihood=config.likelihood == "gaussian" or binarization != "grey",
         is_streamed=is_streamed,
+    )
+
+
+def load_dataset(config: ConfigDict) -> Dataset:
+    """The data that a configuration names, split as it says.
+
+    Raises:
+      DataError: they cannot be read.
+    """
+    return load(
+        config.data.name,
+        config.data.path,
+        num_valid=config.data.num_valid,
+        num_train=config.data.num_train,
     )
 
 
@@ -171,13 +205,8 @@ def initial_state(
     program: Program, seed: jax.Array | int, hyperparameters: Hyperparameters
 ) -> aevb.State:
     """The state before the first step; everything may be traced."""
-    key = jax.random.fold_in(jax.random.key(seed), 0)
-    return program.algorithm(hyperparameters).init(program.init(key))
-
-
-def run_key(seed: jax.Array | int) -> jax.Array:
-    """The key of a run's steps; `seed` may be traced."""
-    return jax.random.fold_in(jax.random.key(seed), 1)
+    params = program.init(initial_key(seed))
+    return program.algorithm(hyperparameters).init(params)
 
 
 def binarize(key: jax.Array, x: jax.Array, scale: int = 255) -> jax.Array:
@@ -197,15 +226,14 @@ def binarize(key: jax.Array, x: jax.Array, scale: int = 255) -> jax.Array:
     return (bits < x.astype(jnp.uint16) * (65536 // scale)).astype(jnp.uint8)
 
 
-def _model(config: ConfigDict, dataset: Dataset) -> aevb.Model:
+def _model(config: ConfigDict, dataset: Dataset, precision: str) -> aevb.Model:
     data_dim = dataset.train.images.shape[1]
     shared: dict[str, Any] = {
         "activation": ACTIVATIONS[config.activation],
         "kernel_init": INITIALIZERS[config.init](config.init_scale),
         "bias_init": nn.initializers.normal(config.bias_init_scale),
+        "dot_general": _PRODUCTS[precision],
     }
-    if config.precision == "bfloat16":
-        shared["dot_general"] = nets.bfloat16_dot_general
     widths = tuple(config.hidden_dims)
     encoder = nets.GaussianMLP(config.latent_dim, widths, **shared)
     if config.likelihood == "gaussian":
@@ -246,7 +274,7 @@ def _bound(config: ConfigDict, model: aevb.Model, beta: jax.Array | float) -> Ca
             partial(model.decode, params),
             key,
             x,
-            prior=model.prior,
+            prior=model.prior(params),
             num_samples=config.num_samples,
         )
         if isinstance(value, aevb.Elbo):
@@ -260,7 +288,7 @@ def _bound(config: ConfigDict, model: aevb.Model, beta: jax.Array | float) -> Ca
     return bound
 
 
-def _algorithm(
+def aevb_algorithm(
     config: ConfigDict,
     model: aevb.Model,
     num_train: int,
@@ -269,6 +297,16 @@ def _algorithm(
     *,
     axis_name: str | None = None,
 ) -> aevb.Algorithm:
+    """Algorithm 1, stochastic gradient ascent on the configured bound.
+
+    Args:
+      config: validated.
+      model: what is trained.
+      num_train: N, the number of training datapoints.
+      num_steps: of the whole run; step sizes may depend on it.
+      hyperparameters: may be traced.
+      axis_name: of devices that share a minibatch.
+    """
     log_prior = None
     if config.weight_prior:
         log_prior = partial(aevb.log_weight_prior, scale=hyperparameters.weight_prior)

@@ -1,61 +1,124 @@
-"""Reads a run back from its workdir and says what is there and whether it is whole.
+"""Reads a run or a sweep back from its workdir and says whether it is whole.
 
     python -m experiments.verify --workdir=runs/DIR
 
 It looks at the configuration, the data (their sha256), every checkpoint (the sha256 of
 its files and of its leaves), metrics.jsonl (every line, no gap, the same numbers as in
-the checkpoint), the finished parts of the evaluation, and the results. It changes
-nothing, and a run may be writing at the same time.
+the checkpoint), the finished parts of evaluations (the sha256 of each), and the
+results; of a sweep, at its rows and at every run. It changes nothing, and a run may be
+writing at the same time.
 
 Exit codes: 0 all is whole; 1 usage, or something is damaged or missing, but there is a
 checkpoint to go on from; 3 there are checkpoints, and none is usable.
 """
 
-import argparse
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from experiments import cli, data, lock, records
-from experiments import workdir as workdirs
-from experiments.checkpoints import CheckpointError, Checkpoints
-from experiments.config import ConfigError
-from experiments.data import DataError
-from experiments.lock import WorkdirError
+from experiments import cli
+from experiments.arguments import Parser
+from experiments.errors import (
+    DONE,
+    NO_CHECKPOINT,
+    USAGE,
+    ConfigError,
+    ExperimentError,
+    WorkdirError,
+)
+from experiments.program import load_dataset
+from experiments.storage.atomic import read_json
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.lock import holder
+from experiments.storage.parts import read_part
+from experiments.storage.workdir import read_config
 
 __all__ = ["Finding", "main", "verify"]
+
+# Whatever a damaged file may make of a reader.
+_DAMAGE = (
+    ExperimentError, OSError, ValueError, KeyError, TypeError, AttributeError
+)  # fmt: skip
 
 
 class Finding(tuple[bool, str, str]):
     """(whether it is whole, what was looked at, what was found)."""
 
 
-def verify(workdir: Path) -> tuple[list[Finding], int]:
+class _Look:
+    """Looks at one thing after another, and keeps what was found."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+
+    def __call__(self, what: str, read: Callable[[], str]) -> None:
+        try:
+            self.findings.append(Finding((True, what, read())))
+        except _DAMAGE as error:
+            text = " ".join(str(error).split())
+            if not isinstance(error, ExperimentError | OSError):
+                text = f"not as it was written ({type(error).__name__}: {text})"
+            self.findings.append(Finding((False, what, text)))
+
+    @property
+    def code(self) -> int:
+        return DONE if all(found[0] for found in self.findings) else USAGE
+
+
+def verify(workdir: Path, *, data_path: str = "") -> tuple[list[Finding], int]:
     """Looks at everything in a workdir.
+
+    Args:
+      workdir: of a run or of a sweep.
+      data_path: where the data lie now, if they have moved.
 
     Returns:
       What was found, and the exit code.
     """
-    findings: list[Finding] = []
-
-    def look(what: str, read: Callable[[], str]) -> bool:
-        try:
-            findings.append(Finding((True, what, read())))
-            return True
-        except (
-            CheckpointError, ConfigError, DataError, OSError, ValueError, WorkdirError
-        ) as error:  # fmt: skip
-            text = " ".join(str(error).split())
-            findings.append(Finding((False, what, text)))
-            return False
-
-    if held := lock.holder(workdir):
+    look = _Look()
+    if held := holder(workdir):
         look("lock", lambda: f"process {held} is writing: what follows may change")
-    look("config.json", lambda: _config(workdir))
-    look("data", lambda: _data(workdir))
+    if (workdir / "sweep.json").exists():
+        return _verify_sweep(workdir, look, data_path)
+    return _verify_run(workdir, look, data_path)
 
+
+def _verify_sweep(
+    workdir: Path, look: _Look, data_path: str
+) -> tuple[list[Finding], int]:
+    names: list[str] = []
+
+    def read() -> str:
+        stored = read_json(workdir / "sweep.json")
+        names.extend(stored["runs"])
+        return f"{len(names):,} runs over {', '.join(stored['fields'])}"
+
+    look("sweep.json", read)
+    look("rows.jsonl", partial(_parts, workdir / "rows.jsonl"))
+    codes = set()
+    for name in names:
+        folder = workdir / "runs" / name
+        if folder.is_dir():
+            own = _Look()
+            codes.add(_verify_run(folder, own, data_path)[1])
+            look.findings += [
+                Finding((whole, f"runs/{name}/{what}", found))
+                for whole, what, found in own.findings
+            ]
+    left = sum(not (workdir / "runs" / name).is_dir() for name in names)
+    if left:
+        look("runs", lambda: f"{left:,} of {len(names):,} are not finished")
+    code = NO_CHECKPOINT if NO_CHECKPOINT in codes else look.code
+    return look.findings, code
+
+
+def _verify_run(
+    workdir: Path, look: _Look, data_path: str
+) -> tuple[list[Finding], int]:
+    look("config.json", lambda: _config(workdir))
+    look("data", lambda: _data(workdir, data_path))
     checkpoints = Checkpoints(workdir)
     usable: dict[int, dict[str, Any]] = {}
 
@@ -77,37 +140,29 @@ def verify(workdir: Path) -> tuple[list[Finding], int]:
 
     record = usable[max(usable)] if usable else {"step": 0, "lines": []}
     look("metrics.jsonl", lambda: _metrics(workdir, record))
-    for path in sorted((workdir / "evaluation").glob("*.jsonl")):
-        look(f"evaluation/{path.name}", partial(_parts, path))
+    for folder in ("evaluation", "marginal_likelihood/points"):
+        for path in sorted((workdir / folder).glob("*.jsonl")):
+            look(f"{folder}/{path.name}", partial(_parts, path))
     if (workdir / "results.json").exists():
         look("results.json", lambda: _results(workdir))
     else:
         look("results.json", lambda: "none: the run is not finished")
-
-    if steps and not usable:
-        return findings, cli.NO_CHECKPOINT
-    return findings, cli.DONE if all(found[0] for found in findings) else cli.USAGE
+    return look.findings, NO_CHECKPOINT if steps and not usable else look.code
 
 
 def _config(workdir: Path) -> str:
-    config = workdirs.read_config(workdir)
+    config = read_config(workdir)
     length = config.epochs or f"{config.train_samples:,} samples, in"
     return f"{config.data.name}, {length} epochs, seed {config.seed}"
 
 
-def _data(workdir: Path) -> str:
-    manifest = records.read_json(workdir / "run.json")
-    fields = workdirs.read_config(workdir).data
-    dataset = data.load(
-        fields.name,
-        fields.path,
-        num_valid=fields.num_valid,
-        num_train=fields.num_train,
-    )
-    if dataset.sha256 != manifest.get("data_sha256"):
+def _data(workdir: Path, data_path: str) -> str:
+    expected = read_json(workdir / "run.json").get("data_sha256")
+    dataset = load_dataset(read_config(workdir, data_path=data_path))
+    if dataset.sha256 != expected:
         raise WorkdirError(
             f"{dataset.source} has sha256 {dataset.sha256}, but the run was trained on "
-            f"{manifest.get('data_sha256')}"
+            f"{expected}"
         )
     return f"sha256 {dataset.sha256[:16]}…, the data of the run"
 
@@ -120,7 +175,7 @@ def _metrics(workdir: Path, record: dict[str, Any]) -> str:
         return "none yet"
     text = path.read_bytes().decode()
     lines = [json.loads(line) for line in text.split("\n")[:-1]]
-    stride = int(records.read_json(workdir / "run.json").get("steps_per_epoch", 0))
+    stride = int(read_json(workdir / "run.json").get("steps_per_epoch", 0))
     for i, line in enumerate(lines, start=1):
         if not isinstance(line, dict) or line.get("epoch") != i:
             raise WorkdirError(f"line {i} is not that of epoch {i}")
@@ -140,43 +195,42 @@ def _metrics(workdir: Path, record: dict[str, Any]) -> str:
 
 
 def _parts(path: Path) -> str:
-    lines = [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
-    if not all({"name", "value", "sha256"} <= set(line) for line in lines):
-        raise WorkdirError("a line is not a finished part: it is done again")
-    return f"{len(lines)} finished parts"
+    if not path.exists():
+        return "none yet"
+    lines = [line for line in path.read_bytes().split(b"\n") if line]
+    parts = [part for line in lines if (part := read_part(line)) is not None]
+    if len(parts) < len(lines):
+        raise WorkdirError(
+            f"{len(lines) - len(parts)} of {len(lines)} lines are not as they were "
+            "written: those parts are made again"
+        )
+    return f"{len(parts)} finished parts, each as it was written"
 
 
 def _results(workdir: Path) -> str:
-    results = records.read_json(workdir / "results.json")
-    return f"test bound {results['test_bound']:.2f} nats"
+    results = read_json(workdir / "results.json")
+    return f"test bound {float(results['test_bound']):.2f} nats"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        # One line and exit code 1, as for every other usage error of the project.
-        self.exit(cli.USAGE, f"error: {message} (see --help)\n")
+def _run(argv: Sequence[str] | None) -> int:
+    parser = Parser(prog="python -m experiments.verify", description=__doc__)
+    parser.add_argument("--workdir", type=Path, required=True, help="the run's folder")
+    parser.add_argument(
+        "--data-path", default="", help="where the data lie now, if they have moved"
+    )
+    options = parser.parse_args(argv)
+    if not options.workdir.is_dir():
+        raise ConfigError(f"{options.workdir} is not a directory (see --help)")
+    findings, code = verify(options.workdir, data_path=options.data_path)
+    for whole, what, found in findings:
+        print(f"{'ok      ' if whole else 'DAMAGED '} {what}: {found}")
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints what is in a workdir; returns the exit code."""
-    parser = _Parser(
-        prog="python -m experiments.verify",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--workdir", type=Path, required=True, help="the run's folder")
-    workdir = parser.parse_args(argv).workdir
-    if not workdir.is_dir():
-        parser.error(f"{workdir} is not a directory")
-    code = cli.USAGE
-
-    def run() -> None:
-        nonlocal code
-        findings, code = verify(workdir)
-        for whole, what, found in findings:
-            print(f"{'ok      ' if whole else 'DAMAGED '} {what}: {found}")
-
-    return cli.exit_codes(run) or code
+    codes: list[int] = []
+    return cli.exit_codes(lambda: codes.append(_run(argv))) or codes[0]
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ python -m experiments.mnist
 
 from ml_collections import ConfigDict
 
-from experiments import config as fields
+from experiments.config import base
 
 
 def get_config() -> ConfigDict:
-    return fields.base()
+    return base()

@@ -8,12 +8,12 @@ schedule: 1 is the paper's 3280 passes in eight stages, from 1e-3 to 1e-4.
 
 from ml_collections import ConfigDict
 
-from experiments import config as fields
+from experiments.config import base, parse_argument
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    given = fields.parse_argument(argument, k=50, scale=1.0)
-    config = fields.base()
+    given = parse_argument(argument, k=50, scale=1.0)
+    config = base()
     config.data.binarization = "dynamic"
     config.data.num_valid = 400  # as in the released code
     config.latent_dim = 50

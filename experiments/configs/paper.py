@@ -11,12 +11,12 @@ only.
 
 from ml_collections import ConfigDict
 
-from experiments import config as fields
+from experiments.config import base, parse_argument
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    given = fields.parse_argument(argument, nz=20, samples=10_000_000)
-    config = fields.base()
+    given = parse_argument(argument, nz=20, samples=10_000_000)
+    config = base()
     config.data.binarization = "grey"
     config.data.scale = 256
     config.latent_dim = given["nz"]

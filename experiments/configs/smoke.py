@@ -5,11 +5,11 @@ python -m experiments.mnist --config=experiments/configs/smoke.py
 
 from ml_collections import ConfigDict
 
-from experiments import config as fields
+from experiments.config import base
 
 
 def get_config() -> ConfigDict:
-    config = fields.base()
+    config = base()
     config.data.num_train = 2000
     config.data.num_valid = 500
     config.latent_dim = 2

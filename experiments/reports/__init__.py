@@ -1,0 +1,1 @@
+"""What a person gets: pages, tables, charts and pictures."""

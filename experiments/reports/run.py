@@ -1,0 +1,278 @@
+"""The end of a run for a person: figures, the table in the terminal, `report.html`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import aevb
+from experiments.evaluation.bounds import ACTIVE_THRESHOLD
+from experiments.evaluation.verdict import describe
+from experiments.keys import Stream, stream_key
+from experiments.reports.charts import Curve, kl_per_dimension, learning_curve
+from experiments.reports.images import image_grid, manifold_points, reconstructions
+from experiments.reports.latent import latent_space
+from experiments.reports.page import Picture, write_report
+from experiments.reports.paper_curves import paper_figure2
+from experiments.reports.tables import Table, format_table
+from experiments.storage.atomic import write_json
+from experiments.training.result import Result
+
+__all__ = ["write_run_report"]
+
+# Nats; what the picture colours apart. Active units are counted by another measure.
+_KL_THRESHOLD = 0.01
+# Fig. 2's panels.
+_PAPER_LATENT_DIMS = (3, 5, 10, 20, 200)
+_MANIFOLD_SIDE = 20
+
+
+def write_run_report(result: Result, workdir: Path) -> Path:
+    """Draws the figures, writes `results.json` and `report.html`, prints the table.
+
+    Returns:
+      The path of the report.
+    """
+    numbers = _numbers(result)
+    write_json(workdir / "results.json", numbers)
+    pictures = _figures(result, workdir / "figures")
+    rows = _rows(numbers)
+    print()
+    print(format_table(("test set", "value", ""), rows))
+    report = write_report(
+        workdir / "report.html",
+        title=f"AEVB on {result.dataset.name}, {result.config.latent_dim} latent dims",
+        summary=rows[:4],
+        tables=[Table("Results", ("quantity", "value", "remark"), rows)],
+        figures=pictures,
+        config=result.config.to_dict(),
+        notes=_notes(result),
+    )
+    print(f"report {report}")
+    return report
+
+
+def _numbers(result: Result) -> dict[str, Any]:
+    test = result.test
+    numbers: dict[str, Any] = {
+        "test_bound": float(test.bound),
+        "test_bound_std_error": float(test.std_error),
+        "test_reconstruction": float(test.reconstruction),
+        "test_kl": float(test.kl),
+        "active_units": int(test.active_units),
+        "latent_dim": test.means.shape[1],
+        "num_test": len(result.program.test),
+        "timings": result.timings,
+    }
+    if result.likelihood is not None:
+        found = describe(result.likelihood)
+        numbers["importance_sampling"] = {
+            "log_likelihood": found["log_likelihood"],
+            "std_error": found["std_error"],
+            "ess_mean": found["ess"]["mean"],
+            "ess_5th_percentile": found["ess"]["5%"],
+            "num_samples": result.config.eval.num_samples,
+            "num_points": len(result.likelihood.indices),
+        }
+    return numbers
+
+
+def _rows(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
+    rows = []
+    if "importance_sampling" in numbers:
+        found = numbers["importance_sampling"]
+        k, points = found["num_samples"], found["num_points"]
+        rows += [
+            (
+                "log p(x), nats",
+                f"{found['log_likelihood']:.2f} ± {found['std_error']:.2f}",
+                f"lower bound by importance sampling, K = {k:,}, {points:,} test "
+                "images; ± is the standard error over images",
+            ),
+            (
+                "effective sample size",
+                f"{found['ess_mean']:.0f}",
+                f"of {k:,}, mean; 5th percentile {found['ess_5th_percentile']:.1f}",
+            ),
+        ]
+    rows += [
+        (
+            "bound, nats",
+            f"{numbers['test_bound']:.2f} ± {numbers['test_bound_std_error']:.2f}",
+            f"eq. 7 on all {numbers['num_test']:,} test images",
+        ),
+        (
+            "reconstruction",
+            f"{numbers['test_reconstruction']:.2f}",
+            "E log p(x|z), nats",
+        ),
+        ("KL", f"{numbers['test_kl']:.2f}", "KL(q(z|x) ‖ p(z)), nats"),
+        (
+            "active units",
+            f"{numbers['active_units']}",
+            f"of {numbers['latent_dim']}, Var E[z|x] > {ACTIVE_THRESHOLD}",
+        ),
+    ]
+    timings = numbers["timings"]
+    names = {
+        "training_images_per_second": ("training, images/s", ""),
+        "evaluation_images_per_second": ("log p(x), images/s", "all samples of each"),
+        "training_seconds": (
+            "training, s",
+            "of all processes, if interrupted",
+        ),
+        "total_seconds": ("in all, s", "data, compilation and evaluation included"),
+    }
+    for name, (label, remark) in names.items():
+        if name in timings:
+            digits = 0 if timings[name] >= 100 else 1
+            rows.append((label, f"{timings[name]:,.{digits}f}", remark))
+    return rows
+
+
+def _notes(result: Result) -> list[str]:
+    config = result.config
+    notes = []
+    if config.data.binarization == "grey" and config.likelihood == "bernoulli":
+        notes.append(
+            "The training targets are grey pixels under a Bernoulli, as in the paper's "
+            "Fig. 2 (very probably). The bound is then not a bound on a likelihood of "
+            "anything, cannot be compared with results on binary MNIST, and has no "
+            "log p(x) to estimate."
+        )
+    elif config.likelihood == "gaussian":
+        notes.append(
+            "A density over pixels scaled to bytes / "
+            f"{config.data.scale}: nats change with that scaling."
+        )
+    else:
+        how = "drawn anew at each presentation in training, once for evaluation"
+        if config.data.binarization == "static":
+            how = "drawn once"
+        notes.append(
+            f"Pixels are binary, P(1) = byte / {config.data.scale}, {how} with a fixed "
+            "key."
+        )
+    notes.append(
+        f"Matrix products: {config.precision} in training and in the bound, "
+        f"{config.eval.precision} in log p(x)."
+    )
+    return notes
+
+
+def _figures(result: Result, folder: Path) -> list[Picture]:
+    folder.mkdir(exist_ok=True)
+    config, program, test = result.config, result.program, result.test
+    shape = result.dataset.image_shape
+
+    def means(zs: jax.Array) -> np.ndarray:
+        def mean(z: jax.Array) -> jax.Array:
+            p: Any = program.model.decode(result.params, z)
+            return p.mean
+
+        images = np.asarray(jax.jit(jax.vmap(mean))(zs))
+        return np.clip(images, 0, 1).reshape(-1, *shape)
+
+    pictures = [_learning_curve(result, folder / "learning_curve.png")]
+
+    chosen = np.arange(10) * len(program.test) // 10
+    originals = program.to_input(jnp.asarray(program.test[chosen]))
+    pictures.append(
+        Picture(
+            reconstructions(
+                folder / "reconstructions.png",
+                np.asarray(originals).reshape(-1, *shape),
+                means(test.means[chosen]),
+            ),
+            "Test images, and the decoder's mean at the posterior's mean.",
+        )
+    )
+    prior = program.model.prior(result.params)
+    zs = _prior_samples(result, 100)
+    pictures.append(
+        Picture(
+            image_grid(
+                folder / "samples.png", means(zs), columns=10, title="Prior samples"
+            ),
+            "The decoder's mean at 100 draws from the prior.",
+        )
+    )
+    if len(test.kl_per_dim):
+        pictures.append(
+            Picture(
+                kl_per_dimension(
+                    folder / "kl_per_dimension.png",
+                    test.kl_per_dim,
+                    threshold=_KL_THRESHOLD,
+                ),
+                "Mean KL(q(z|x) ‖ p(z)) of each latent dimension, test set, sorted.",
+            )
+        )
+    pictures.append(
+        Picture(
+            latent_space(
+                folder / "latent_space.png", test.means, result.dataset.test.labels
+            ),
+            "Posterior means of the test set, coloured by digit.",
+        )
+    )
+    if config.latent_dim == 2 and prior is None:
+        grid = jnp.asarray(manifold_points(_MANIFOLD_SIDE))
+        pictures.append(
+            Picture(
+                image_grid(
+                    folder / "manifold.png",
+                    means(grid),
+                    columns=_MANIFOLD_SIDE,
+                    title="Learned manifold",
+                    gap=0,
+                ),
+                "The decoder's mean on a grid through the inverse normal CDF (Fig. 4).",
+            )
+        )
+    return pictures
+
+
+def _prior_samples(result: Result, count: int) -> jax.Array:
+    """Draws from the model's own prior, the same for every run. `[count, J]`"""
+    z = jnp.zeros(result.config.latent_dim)
+    prior = aevb.prior_or_normal(result.program.model.prior(result.params), z)
+    keys = jax.random.split(stream_key(Stream.PRIOR_SAMPLES), count)
+    return jax.vmap(prior.sample)(keys)
+
+
+def _learning_curve(result: Result, path: Path) -> Picture:
+    config, curve = result.config, result.config.eval.curve
+
+    def series(name: str, label: str, dashed: bool) -> Curve:
+        lines = [line for line in result.metrics if name in line]
+        return Curve(
+            label,
+            np.array([line["samples"] for line in lines]),
+            np.array([line[name] for line in lines]),
+            dashed,
+        )
+
+    reference: Sequence[Curve] = ()
+    caption = "The bound in training (mean over each epoch) and on held-out images."
+    if (
+        result.dataset.name == "mnist"
+        and config.data.binarization == "grey"
+        and config.latent_dim in _PAPER_LATENT_DIMS
+    ):
+        reference = paper_figure2(config.latent_dim)
+        caption += " Grey: the paper's Fig. 2, digitised."
+    learning_curve(
+        path,
+        [
+            series("train/bound", "train", False),
+            series(f"{curve}/bound", curve, True),
+        ],
+        reference=reference,
+        xlabel="training samples evaluated",
+        ylabel="bound, nats per image",
+    )
+    return Picture(path, caption)

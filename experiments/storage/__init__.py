@@ -1,0 +1,1 @@
+"""Everything that is written to a workdir, and read back from it."""

@@ -1,0 +1,63 @@
+"""Files that are there as a whole or not at all, JSON among them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import WorkdirError
+
+__all__ = ["read_json", "write_atomically", "write_json"]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON whole or not at all."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+      WorkdirError: it is missing or damaged.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+        if not isinstance(value, dict):
+            raise ValueError("not an object")
+    except OSError as error:
+        raise WorkdirError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise WorkdirError(f"{path} is damaged: {error}") from error
+    return value
+
+
+def write_atomically(path: str | os.PathLike[str], *parts: Any) -> Path:
+    """Replaces a file as a whole: readers see the old bytes or the new, never a part.
+
+    They go to a hidden file beside `path`, reach the disk, and take its name. The
+    folder is made if it is not there.
+
+    Args:
+      path: the file to write.
+      *parts: its content, bytes or contiguous arrays, one after another.
+
+    Returns:
+      The path written.
+
+    Raises:
+      OSError: the file cannot be written; an old one is then as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

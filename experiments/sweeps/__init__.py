@@ -1,0 +1,1 @@
+"""Many runs as lanes of few compiled programs."""

@@ -1,0 +1,1 @@
+"""A run: its epochs, what they report, and its result."""
