@@ -201,13 +201,13 @@ class GaussianMLP(_MLP):
 
     Attributes:
       mean_activation: applied to μ; the paper's Frey Face decoder has a sigmoid.
-      log_variance_init: of W₅; zeros (with b₅ = 0) starts from unit variances. That is
-        the start of the encoder's log variances in the author's code. Of the paper's
-        Frey Face decoder it is known that its mean goes through a sigmoid
-        (`type_px = sigmoidgaussian`) and that weights and biases have a standard
-        deviation of 0.01 by default; whether its log-variance layer starts at zero too
-        is not known. Zero is what is used here: with means near 1/2 and variances of 1
-        the first bound is finite whatever the weights.
+      log_variance_init: of W₅; zeros (with b₅ = 0) starts from unit variances. The
+        author's code starts every encoder so. It starts the log-variance layer of a
+        Gaussian decoder, which is Frey Face's (`type_px = sigmoidgaussian`), like its
+        other matrices: W₅ ~ N(0, 0.01²), b₅ = 0 and the mean's bias b₄ = 0
+        (`init_w` of `DLVM` and of `VAE_Z_X`, `dpkingma/anglepy` 4938fea). That is
+        `log_variance_init=nn.initializers.normal(0.01)`. The paper's own runs had no
+        published revision: that they used this start is likely, not certain.
     """
 
     mean_activation: Activation | None = None
@@ -263,8 +263,9 @@ def linen_model(
             "decoder": decoder_params["params"],
         }
         if isinstance(prior, nn.Module):
-            # A key of its own: with and without, the networks start the same.
-            prior_params = prior.init(jax.random.fold_in(key, 2))
+            # A key of its own: with and without, the networks start the same. The
+            # three keys of `split` are those folded with 0, 1 and 2.
+            prior_params = prior.init(jax.random.fold_in(key, 3))
             params["prior"] = prior_params.get("params", {})
         return params
 

@@ -26,6 +26,9 @@ def global_indices(count: int, axis_name: str | None) -> jax.Array:
 
     Returns:
       `[count]` int32.
+
+    >>> print(global_indices(3, axis_name=None))
+    [0 1 2]
     """
     indices = jnp.arange(count)
     return (
@@ -70,8 +73,9 @@ def log_weight_prior(
     The paper puts N(0, I) on all parameters (section 5). The author's code has two
     readings of it. The class of a deep VAE (`VAE_Z_X`) applies it to the weight
     matrices of both networks and leaves out all biases, which is the default here. The
-    class in use when the paper was written (`DLVM`) applies it to the biases of the
-    encoder and of hidden layers too, and never to output biases.
+    class present when the paper was written (`DLVM`) applies it to all biases of the
+    encoder too, and to those of the decoder's hidden layers but the last: never to the
+    decoder's output biases, and with one hidden layer to no bias of the decoder.
 
     Args:
       params: the parameters.

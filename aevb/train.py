@@ -12,8 +12,8 @@ of one compiled program:
 
 Keys: step t of a run splits `fold_in(key, t)` in two, the update's key and that of the
 data's transformation; the order of epoch e comes from `fold_in(fold_in(key, -1), e)`.
-Nothing random is stored, so a run that continues from
-a saved `State` repeats the run that never stopped.
+Nothing random is stored, so a run that continues from a saved `State` repeats the run
+that never stopped.
 
 Data parallel: under `jax.shard_map`, with the axis' name given to `map_objective`,
 `gradient_algorithm` and `epoch`, each device does its share of every minibatch with the
@@ -126,7 +126,9 @@ def epoch(
 
     The order is a permutation without replacement, anew each epoch; the last
     N mod M datapoints of it are left out of this epoch. Which epoch this is follows
-    from `state.step`.
+    from `state.step`, which has to be a multiple of N // M. From the middle of an epoch
+    it would begin the same order again. A step that is traced, as under `jax.jit`,
+    cannot be checked: there the caller has to know.
 
     Args:
       algorithm: what makes an update.

@@ -72,13 +72,13 @@ def use_cache(folder: str) -> None:
 
 def in_process(workdir: str, cache: str, changes: dict[str, object]) -> None:
     """A run in a process of its own, its figures left out."""
-    from experiments.reports import run as summary
+    from experiments.reports import run
 
     use_cache(cache)
     with (
         open(os.devnull, "w") as null,
         mock.patch.object(sys, "stdout", null),
-        mock.patch.object(summary, "_figures", return_value=[]),
+        mock.patch.object(run, "_figures", return_value=[]),
     ):
         try:
             mnist.run(small(**changes), Path(workdir))

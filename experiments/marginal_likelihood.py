@@ -1,7 +1,7 @@
 """log p(x) of a trained run by every estimator, with its errors, and a verdict.
 
     python -m experiments.marginal_likelihood --workdir=runs/DIR
-    python -m experiments.marginal_likelihood --workdir=runs/DIR --num-points=1000 \
+    python -m experiments.marginal_likelihood --workdir=runs/DIR --num-points=1000 \\
         --importance-samples=5000,100000 --temperatures=100,1000,10000:200
 
 Importance sampling and annealed importance sampling (AIS) bound log p(x) from below. On

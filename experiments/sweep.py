@@ -1,7 +1,7 @@
 """Trains a whole sweep, as many runs as possible as lanes of one compiled program.
 
     python -m experiments.sweep --sweep.learning_rate=1e-3,3e-3 --sweep.seed=0:16
-    python -m experiments.sweep --config=experiments/configs/paper.py \
+    python -m experiments.sweep --config=experiments/configs/paper.py \\
         --sweep=grid.py --workdir=runs/mine
 
     --sweep.FIELD=VALUE,VALUE,...   values of a field of the configuration; several such

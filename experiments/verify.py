@@ -37,11 +37,6 @@ from experiments.storage.workdir import read_config
 
 __all__ = ["Finding", "main", "verify"]
 
-# Whatever a damaged file may make of a reader.
-_DAMAGE = (
-    ExperimentError, OSError, ValueError, KeyError, TypeError, AttributeError
-)  # fmt: skip
-
 
 class Finding(tuple[bool, str, str]):
     """(whether it is whole, what was looked at, what was found)."""
@@ -56,7 +51,7 @@ class _Look:
     def __call__(self, what: str, read: Callable[[], str]) -> None:
         try:
             self.findings.append(Finding((True, what, read())))
-        except _DAMAGE as error:
+        except Exception as error:  # a damaged file makes a reader raise what it likes
             text = " ".join(str(error).split())
             if not isinstance(error, ExperimentError | OSError):
                 text = f"not as it was written ({type(error).__name__}: {text})"
@@ -92,7 +87,7 @@ def _verify_sweep(
 
     def read() -> str:
         stored = read_json(workdir / "sweep.json")
-        names.extend(stored["runs"])
+        names.extend(str(name) for name in stored["runs"])
         return f"{len(names):,} runs over {', '.join(stored['fields'])}"
 
     look("sweep.json", read)
@@ -107,6 +102,10 @@ def _verify_sweep(
                 Finding((whole, f"runs/{name}/{what}", found))
                 for whole, what, found in own.findings
             ]
+    if (workdir / "results.jsonl").exists():
+        look("results.jsonl", lambda: _rows(workdir, len(names)))
+    else:
+        look("results.jsonl", lambda: "none: the sweep is not finished")
     left = sum(not (workdir / "runs" / name).is_dir() for name in names)
     if left:
         look("runs", lambda: f"{left:,} of {len(names):,} are not finished")
@@ -205,6 +204,13 @@ def _parts(path: Path) -> str:
             "written: those parts are made again"
         )
     return f"{len(parts)} finished parts, each as it was written"
+
+
+def _rows(workdir: Path, num_runs: int) -> str:
+    lines = (workdir / "results.jsonl").read_text().splitlines()
+    if len([json.loads(line)["run"] for line in lines]) != num_runs:
+        raise WorkdirError(f"{len(lines):,} rows, expected {num_runs:,}")
+    return f"{len(lines):,} rows"
 
 
 def _results(workdir: Path) -> str:

@@ -77,8 +77,9 @@ def describe(measured: Measured) -> dict[str, Any]:
 
 def _percentile(values: np.ndarray, percent: int) -> float:
     # k-hat is infinite where there are few draws: nothing lies between infinities.
-    method = "linear" if np.isfinite(values).all() else "lower"
-    return float(np.percentile(values, percent, method=method))
+    if np.isfinite(values).all():
+        return float(np.percentile(values, percent))
+    return float(np.percentile(values, percent, method="lower"))
 
 
 def std_error(values: np.ndarray) -> float:

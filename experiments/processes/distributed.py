@@ -154,7 +154,13 @@ def join(job: Job | None) -> None:
     if jax.process_count() > 1:
         host = (job.coordinator or "").rpartition(":")[0].strip("[]")
         index, count = jax.process_index(), jax.process_count()
-        _watch = Watch(index, count, on_writer, host)
+        try:
+            _watch = Watch(index, count, on_writer, host)
+        except OSError as error:
+            raise ConfigError(
+                f"process {index} of {count} cannot watch the others ({error}): "
+                "expected that every process reaches all ports of process 0's machine"
+            ) from error
 
 
 def leave(code: int) -> NoReturn:

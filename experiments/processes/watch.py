@@ -8,6 +8,7 @@ out through JAX's own channel, and stops listening when all are there.
 """
 
 import hmac
+import ipaddress
 import os
 import secrets
 import socket
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments.errors import LOST
 
@@ -61,7 +62,7 @@ class Watch:
             machine sends from.
 
         Raises:
-          TimeoutError: a process did not come.
+          OSError: process 0 cannot be reached, or a process did not come.
         """
         self._leaving = False
         self._sockets: list[socket.socket] = []
@@ -100,8 +101,8 @@ class Watch:
                 )
             try:
                 connection, _ = server.accept()
-            except TimeoutError:
-                continue
+            except (TimeoutError, ConnectionError):
+                continue  # nobody came, or who came has hung up
             # In a thread: a stranger may connect and say nothing.
             threading.Thread(
                 target=self._let_in,
@@ -186,13 +187,33 @@ class Watch:
 
 
 def _listener(host: str, backlog: int) -> socket.socket:
-    """Listens at one address of this machine."""
+    """Listens at one address of this machine, which other machines reach."""
+    for family, _, _, _, address in _addresses(host):
+        # /etc/hosts may have a machine's own name at 127.0.1.1, where no other machine
+        # reaches it.
+        if _is_loopback(str(address[0])) and not _is_loopback(host):
+            continue
+        try:
+            return socket.create_server(address, family=family, backlog=backlog)
+        except OSError:
+            continue
+    # A name that others reach this machine by may be none of its own (behind a service
+    # of a cluster): then at the address that it sends from.
+    return socket.create_server((_own_address(), 0), backlog=backlog)
+
+
+def _addresses(host: str) -> list[Any]:
     try:
-        return socket.create_server((host, 0), backlog=backlog)
+        return socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
     except OSError:
-        # A name that others reach this machine by may be none of its own (behind a
-        # service of a cluster): then at the address that it sends from.
-        return socket.create_server((_own_address(), 0), backlog=backlog)
+        return []
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _own_address() -> str:

@@ -179,7 +179,8 @@ def _pictures(found: Sequence[Measured], folder: Path) -> list[Picture]:
     if sampled := [m for m in on_points if "curve" in m.values]:
         path = folder / "importance_curve.png"
         pictures.append(_importance_curve(sampled, best, path))
-    for kind in dict.fromkeys(m.kind for m in on_points if "curve" not in m.values):
+    kinds = {m.kind.name: m.kind for m in on_points if "curve" not in m.values}
+    for kind in kinds.values():
         if kind.size and len(sizes := of_kind(on_points, kind)) > 1:
             simulated = sandwich_gaps(found) if kind is ANNEALED else []
             path = folder / f"{kind.name}_curve.png"

@@ -14,7 +14,6 @@ from experiments.storage.atomic import write_atomically
 
 __all__ = ["Metrics"]
 
-
 _NOT_LOADED = object()
 
 
@@ -61,6 +60,7 @@ class Metrics:
         (workdir / "events").mkdir(exist_ok=True)
         # The asynchronous writer of tensorboardX blocks for ever on a full disk.
         writer = _tensorboard("event_file_writer").EventsWriter
+        self._event = _tensorboard("proto.event_pb2").Event
         self._events = writer(str(workdir / "events" / "events"))
         # Tells TensorBoard to drop the points of steps that will come again.
         last = self.lines[-1]["step"] if self.lines else -1
@@ -96,8 +96,8 @@ class Metrics:
         self._add_event(step, summary={"value": values})
 
     def _add_event(self, step: int, **content: Any) -> None:
-        event = _tensorboard("proto.event_pb2").Event
-        self._events.write_event(event(wall_time=time.time(), step=step, **content))
+        event = self._event(wall_time=time.time(), step=step, **content)
+        self._events.write_event(event)
         self._events.flush()
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ Only process 0 of a job of several writes.
 """
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -55,21 +56,31 @@ def held(workdir: Path) -> Iterator[None]:
     """
     with ExitStack() as stack:
         if is_writer():
-            if workdir.parent == Path("runs"):
-                workdir.parent.mkdir(exist_ok=True)
+            if workdir.parent == Path("runs") and not workdir.parent.exists():
+                _make(workdir.parent)
             stack.enter_context(locked(workdir))
         try:
             yield
         except OSError as error:
-            inside = (
-                Path(error.filename or "").absolute().is_relative_to(workdir.absolute())
+            name = error.filename
+            inside = isinstance(name, str | os.PathLike) and (
+                Path(name).absolute().is_relative_to(workdir.absolute())
             )
-            if error.errno not in _FULL and not (error.filename and inside):
+            if error.errno not in _FULL and not inside:
                 raise
             raise WorkdirError(
-                f"{error.filename or workdir} cannot be written ({error.strerror}): "
-                "what was there is whole; mend that and run the same command again"
+                f"{name or workdir} cannot be written ({error.strerror}): what was "
+                "there is whole; mend that and run the same command again"
             ) from error
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise WorkdirError(
+            f"{folder} cannot be made ({error.strerror}): choose another --workdir"
+        ) from error
 
 
 def read_config(workdir: Path, *, data_path: str = "") -> ConfigDict:
@@ -131,13 +142,7 @@ def check_continues(
     Raises:
       WorkdirError: config, versions or data differ, with the list of what does.
     """
-    present = [(workdir / name).exists() for name in ("config.json", "run.json")]
-    if not all(present):
-        if any((workdir / "checkpoints").glob("[0-9]*")):
-            raise WorkdirError(
-                f"{workdir} has checkpoints but no config.json or no run.json, so it "
-                "is not known what they are of: choose another --workdir"
-            )
+    if not _is_told(workdir, "config.json", ("checkpoints/[0-9]*",)):
         return []
     stored = read_json(workdir / "config.json")
     changed = _changed_fields(stored, config.to_dict(), _FREE)
@@ -166,9 +171,10 @@ def check_sweep_continues(
     Raises:
       WorkdirError: runs, their configurations, versions or data differ.
     """
-    path, warnings = workdir / "sweep.json", []
+    path = workdir / "sweep.json"
+    warnings: list[str] = []
     described = {"fields": list(fields), "runs": dict(configs)}
-    if path.exists():
+    if _is_told(workdir, path.name, ("rows.jsonl", "lanes/*", "runs/*")):
         stored = read_json(path)
         runs = stored.get("runs", {})
         if list(runs) != list(configs):
@@ -187,6 +193,18 @@ def check_sweep_continues(
     write_json(path, described)
     write_json(workdir / "run.json", dict(manifest))
     return warnings
+
+
+def _is_told(workdir: Path, name: str, work: Sequence[str]) -> bool:
+    """Whether a directory says what it holds; without that it must hold no work."""
+    if all((workdir / file).exists() for file in (name, "run.json")):
+        return True
+    if any(path for pattern in work for path in workdir.glob(pattern)):
+        raise WorkdirError(
+            f"{workdir} has finished work but no {name} or no run.json, so it is not "
+            "known what the work is of: choose another --workdir"
+        )
+    return False
 
 
 def _changed_fields(
@@ -208,15 +226,14 @@ def _check(
     what: str, workdir: Path, changed: list[str], manifest: Mapping[str, Any]
 ) -> list[str]:
     """Refuses changed fields and versions; returns warnings of what else differs."""
-    path = workdir / "run.json"
-    before = flatten(read_json(path)) if path.exists() else {}
+    before = flatten(read_json(workdir / "run.json"))
     now = flatten(manifest)
 
     def differing(keys: tuple[str, ...]) -> list[str]:
         return [
             f"{name}: {before.get(name)} -> {value}"
             for name, value in now.items()
-            if before and name.startswith(keys) and before.get(name) != value
+            if name.startswith(keys) and before.get(name) != value
         ]
 
     changed = changed + differing(_REFUSED)

@@ -20,6 +20,7 @@ def bernoulli_model(latent_dim, data_dim=8):
     return decode, x
 
 
+@pytest.mark.default_flags
 @pytest.mark.parametrize(
     ("estimator", "batch_size"),
     [

@@ -172,6 +172,7 @@ def test_the_mean_weight_is_p(latent_dim, z_score):
     assert z_score(log_fives, log_p) < -4.9
 
 
+@pytest.mark.default_flags
 def test_many_chunks_do_not_drift():
     """Float32 sums over 30 000 chunks, against float64 sums of the same weights."""
 

@@ -3,6 +3,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.special
 from flax import linen as nn
@@ -248,6 +249,48 @@ def test_a_prior_with_parameters_is_learned_and_moves_no_other_weight():
     np.testing.assert_allclose(slope, expected, rtol=1e-5)
     fixed = DiagNormal(jnp.ones(LATENT_DIM), jnp.zeros(LATENT_DIM))
     assert nets.linen_model(encoder, decoder, fixed).prior(without) is fixed
+
+
+class RandomPrior(nn.Module):
+    """A prior that starts at random, and shows the key that it was given."""
+
+    @nn.compact
+    def __call__(self):
+        loc = self.param("loc", lambda key: jax.random.normal(key, (LATENT_DIM,)))
+        return DiagNormal(loc, jnp.zeros(LATENT_DIM))
+
+
+def test_the_prior_starts_from_a_key_that_nothing_else_uses():
+    """`split(key, 3)[i]` is `fold_in(key, i)`: 0, 1 and 2 are taken."""
+    networks = nets.GaussianMLP(LATENT_DIM, (3,)), nets.BernoulliMLP(DATA_DIM, (3,))
+    found = nets.linen_model(*networks, RandomPrior()).init(KEY, X)["prior"]["loc"]
+    for key in jax.random.split(KEY, 3):
+        taken = RandomPrior().init(key)["params"]["loc"]
+        assert not np.any(found == taken)
+
+
+def test_a_prior_with_parameters_trains():
+    """A step goes from its mean m towards the mean of all q(z|x): d(-KL)/dm."""
+    model = nets.linen_model(
+        nets.GaussianMLP(LATENT_DIM, (4,)),
+        nets.BernoulliMLP(DATA_DIM, (4,)),
+        LearnedPrior(),
+    )
+    xs = np.random.default_rng(0).integers(0, 2, (20, DATA_DIM)).astype(np.float32)
+
+    def bound(params, key, x):
+        args = partial(model.encode, params), partial(model.decode, params)
+        return aevb.elbo(*args, key, x, prior=model.prior(params)).value, None
+
+    objective = aevb.map_objective(bound, num_datapoints=len(xs))
+    algorithm = aevb.gradient_algorithm(objective, optax.sgd(0.1))
+    state, update = algorithm.init(model.init(KEY, X)), jax.jit(algorithm.update)
+    for step in range(3):
+        loc = state.params["prior"]["loc"]
+        posteriors = jax.vmap(partial(model.encode, state.params))(xs)
+        truth = loc + 0.1 * (jnp.mean(posteriors.loc, axis=0) - loc)
+        state, _ = update(jax.random.key(step), state, xs)
+        np.testing.assert_allclose(state.params["prior"]["loc"], truth, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -399,6 +399,28 @@ class TestWhichDatapoints:
         whole = self.epoch(key, jnp.zeros(10, jnp.int32))
         np.testing.assert_array_equal(state.opt_state, whole)
 
+    def test_each_device_knows_its_share(self):
+        mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+        data = jnp.arange(20.0)
+
+        def counts(key):
+            algorithm = counting()
+            state = algorithm.init(jnp.zeros(20, jnp.int32))
+            # What a device counts, and so its state, differs from its neighbour's.
+            state = jax.lax.pcast(state, "data", to="varying")
+            options = {"batch_size": 16, "axis_name": "data"}
+            state, _ = aevb.epoch(algorithm, key, state, data, **options)
+            return state.opt_state[None]
+
+        split = jax.shard_map(
+            counts, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec("data")
+        )
+        found = np.asarray(jax.jit(split)(KEY))
+        order = np.asarray(aevb.epoch_batches(KEY, 0, 20, 16))[0]
+        for device, share in enumerate(order.reshape(8, 2)):
+            np.testing.assert_array_equal(np.flatnonzero(found[device]), np.sort(share))
+        assert found.sum() == 16
+
 
 def test_an_epoch_does_not_start_in_the_middle_of_one():
     """Its order would begin again: datapoints twice, others not at all, in silence."""

@@ -7,28 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
 import pytest
+from configurations import flags
 
 from experiments.errors import LOST, ConfigError
 from experiments.processes import distributed
 
-ROOT = Path(__file__).resolve().parent.parent
-SMALL = [
-    "--config.data.num_train=320",
-    "--config.data.num_valid=100",
-    "--config.latent_dim=2",
-    "--config.hidden_dims=(8,)",
-    "--config.batch_size=32",
-    "--config.optimizer=adam",
-    "--config.eval.num_samples=10",
-    "--config.eval.num_points=6",
-    "--config.eval.batch_size=3",
-    "--config.checkpoint.every=1",
-]
+ROOT = Path(__file__).resolve().parents[3]
+SMALL = flags(**{"checkpoint.every": 1})
 SWEEP = ["--sweep.learning_rate=1e-3,3e-3", "--sweep.seed=0:3", "--lanes=3"]
 
 
@@ -95,9 +84,7 @@ def test_a_sweep_survives_the_death_of_a_process(tmp_path, assert_same_table):
     job = start("experiments.sweep", *arguments, place, processes=2, devices=4)
     wait_for(job[0], r"epoch 3/8")
     job[1].send_signal(signal.SIGKILL)
-    began = time.monotonic()
     codes, outputs = finish(job)
-    assert time.monotonic() - began < 30
     assert codes == [LOST, -signal.SIGKILL]
     assert "process 1 of this job was lost: start all processes again" in outputs[0]
     assert not (tmp_path / "two" / "results.jsonl").exists()

@@ -171,6 +171,7 @@ def epochs_start(run: grid.Run, own):
     return jax.jit(partial(start, run.config, own))()
 
 
+@pytest.mark.default_flags
 @pytest.mark.parametrize("num_devices", [1, 8])
 def test_every_lane_is_its_single_run(num_devices, program, single_runs, tmp_path):
     """Bit for bit at the start; after 100 steps to 1e-5 of each leaf's largest."""
@@ -336,7 +337,7 @@ def test_a_run_of_a_sweep_is_finished_by_the_single_program(finished, tmp_path, 
     assert log_likelihood == pytest.approx(rows[0]["log_likelihood"], rel=1e-5)
 
 
-@pytest.mark.parametrize(("count", "num_devices"), [(1, 1), (8, 1), (2, 8)])
+@pytest.mark.parametrize(("count", "num_devices"), [(1, 1), (7, 1), (2, 8)])
 def test_interrupted_it_goes_on_to_the_same_table(
     count, num_devices, finished, tmp_path, stop_after, assert_same_table
 ):
@@ -375,3 +376,44 @@ def test_help_names_the_flags(capsys):
 def test_wrong_usage_is_one_line_and_exit_code_1(capsys):
     assert sweep.main(["sweep", "--sweep.seed=0", "--config.epochs=-1"]) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_sweep_is_not_continued_on_other_data(finished, tmp_path, monkeypatch):
+    """The rows of two data sets would stand in one table without a word."""
+    workdir = shutil.copytree(finished[0], tmp_path / "copy")
+    asked = small_sweep(*ARGUMENTS, "--lanes=2", **LENGTH)
+    stored = json.loads((workdir / "run.json").read_text())
+    stored["data_sha256"]["mnist"] = "0" * 64
+    (workdir / "run.json").write_text(json.dumps(stored))
+    with pytest.raises(WorkdirError, match=r"another sweep.*data_sha256\.mnist: 0000"):
+        train(asked, workdir, StopRequest())
+    stored["data_sha256"] = {}
+    stored["packages"]["jax"] = "0.1"
+    (workdir / "run.json").write_text(json.dumps(stored))
+    with pytest.raises(WorkdirError, match=r"packages\.jax: 0\.1 -> "):
+        train(asked, workdir, StopRequest())
+
+
+def test_a_field_that_is_newer_than_the_sweep_had_its_default(finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "copy")
+    asked = small_sweep(*ARGUMENTS, "--lanes=2", **LENGTH)
+    stored = json.loads((workdir / "sweep.json").read_text())
+    for config in stored["runs"].values():
+        del config["eval"]["precision"]
+    (workdir / "sweep.json").write_text(json.dumps(stored))
+    rows = train(asked, workdir, StopRequest())
+    assert numbers(rows) == numbers(finished[1])
+
+
+def test_verify_reads_a_sweep(finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "copy")
+    findings, code = verify(workdir)
+    assert code == 0, findings
+    name = finished[1][0]["run"]
+    assert any(what.startswith(f"runs/{name}/") for _, what, _ in findings)
+    rows = (workdir / "rows.jsonl").read_bytes()
+    (workdir / "rows.jsonl").write_bytes(rows.replace(b'"done"', b'"dona"', 1))
+    findings, code = verify(workdir)
+    assert code == 1
+    [damaged] = [finding for finding in findings if not finding[0]]
+    assert damaged[1] == "rows.jsonl"

@@ -103,6 +103,7 @@ def built(config: ConfigDict):
     return build(config, dataset)
 
 
+@pytest.mark.default_flags
 def test_every_saved_step_replays_to_the_same_bits(finished, tmp_path, cache):
     config, expected = tiny(), outcome(finished)
     del expected["results"]
@@ -239,8 +240,8 @@ def _poisoned(what: str, config: ConfigDict):
     def algorithm(hyperparameters, axis_name=None):
         sound = program.algorithm(hyperparameters, axis_name=axis_name)
 
-        def update(key, state, batch):
-            state, info = sound.update(key, state, batch)
+        def update(key, state, batch, *, indices=None):
+            state, info = sound.update(key, state, batch, indices=indices)
             bad = jnp.where(state.step == 7, jnp.nan, 0.0)
             params = jax.tree.map(lambda leaf: leaf, state.params)
             if what == "step size":
