@@ -2,8 +2,8 @@
 
 log p(x) − L(q) = [log p(x) − L(q*)] + [L(q*) − L(q)]
 
-with q* the best Gaussian *for this x*: the first bracket is what the family cannot do
-(approximation), the second what the encoder does not do (amortisation).
+with q* the best Gaussian *for this x*: The first bracket is what the family of
+Gaussians loses (approximation). The second is what the encoder loses (amortisation).
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Calls of what the user passes in, and checks of what comes back.
 
-They happen at trace time: a mistake is told in the words of the caller's own functions.
+The checks run at trace time, and an error names the caller's own function.
 """
 
 from numbers import Integral

@@ -4,9 +4,9 @@ A distribution can be returned through `jax.vmap`, passed through `jax.jit`, and
 `jax.lax.stop_gradient` works on it as a whole. Any object with `sample(key)` and
 `log_prob(z)` can stand in for one (a numpyro distribution does, as it is).
 
-All log densities are in nats, summed over every dimension of one datapoint. A value
-has the distribution's own shape: broadcasting `[D, 1]` against `[D]` would sum D² terms
-without a word, so it is an error.
+All log densities are in nats, summed over every dimension of one datapoint. A value has
+the distribution's own shape: broadcasting `[D, 1]` against `[D]` would silently sum D²
+terms, so it raises an error.
 """
 
 import math

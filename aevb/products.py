@@ -2,8 +2,8 @@
 
 JAX's default precision of a float32 product is bfloat16 on a TPU and TF32 on a recent
 GPU. That moves HMC's energies, and log p(x) of an image by up to a tenth of a nat. The
-package's own products therefore say their precision. Products inside a user's networks
-are the user's: `jax.default_matmul_precision("float32")` around the call sets them.
+package therefore passes a precision to its own products. The user chooses the precision
+inside a network: `jax.default_matmul_precision("highest")` around the call sets it.
 """
 
 import jax

@@ -10,10 +10,10 @@ of one compiled program:
 
     runs = jax.jit(jax.vmap(jax.vmap(run, (0, None)), (None, 0)))(keys, learning_rates)
 
-Keys: step t of a run splits `fold_in(key, t)` in two, the update's key and that of the
-data's transformation; the order of epoch e comes from `fold_in(fold_in(key, -1), e)`.
-Nothing random is stored, so a run that continues from a saved `State` repeats the run
-that never stopped.
+Keys: step t of a run splits `fold_in(key, t)` in two: one key for the update, one for
+the transformation of the data; the order of epoch e comes from `fold_in(fold_in(key,
+-1), e)`. Nothing random is stored, so a run that continues from a saved `State` repeats
+the run that never stopped.
 
 Data parallel: under `jax.shard_map`, with the axis' name given to `map_objective`,
 `gradient_algorithm` and `epoch`, each device does its share of every minibatch with the

@@ -1,6 +1,6 @@
 """What can go wrong for a user, and the exit code of each.
 
-The standard library alone, so that a refused command waits for no other import.
+This module imports only the standard library, so a refused command ends at once.
 """
 
 __all__ = [

@@ -4,7 +4,7 @@ What is random in a run and must differ between seeds follows from `config.seed`
 (`initial_key`, `run_key`). What must be the same for every seed, so that runs can be
 compared, follows from `FIXED_SEED` and a `Stream`: the once-drawn binarisation of the
 evaluation splits, the noise of evaluations. The numbers are part of every result: a new
-stream takes a new number, and none is ever used again.
+stream takes a new number, and a number is never used twice.
 """
 
 from enum import Enum

@@ -10,9 +10,10 @@ With few latent dimensions there are Appendix D, and the truth by quadrature. Th
 between log p(x) and the bound is split into what a Gaussian cannot do and what the
 encoder does not do.
 
-The work is kept point by point: stopped, it goes on where it was; more points, a larger
-K or more temperatures only do what is not there yet. It writes results.json, figures/
-and report.html in the folder `marginal_likelihood` of the workdir, or in --out.
+The work is saved point by point. If you stop it, the same command continues; more
+points, a larger K or more temperatures only do the missing work. It writes
+results.json, figures/ and report.html in the folder `marginal_likelihood` of the
+workdir, or in --out.
 
 Exit codes: 0 done; 1 usage, data or workdir error; 3 no usable checkpoint; 75 stopped
 by a signal after saving (run the same command again).

@@ -13,8 +13,8 @@
     --workdir=DIR                   where the sweep is written and continued from
 
 Seeds, step sizes, beta, the weight prior's scale and the optimizer's real-valued
-arguments are lanes of one program. Compiled apart are decays so near to one that a
-float32 loses 1 - x (b2=0.999), and whatever changes shapes, the estimator or the
+arguments are lanes of one program. A decay so near to one that float32 loses 1 - x
+(b2=0.999) is compiled apart, as is anything that changes shapes, the estimator or the
 schedule. Lanes are spread over all devices, of several processes too. The workdir gets
 results.jsonl, results.csv, report.html, figures/, and in runs/NAME/ every run as
 experiments.mnist would have written it: experiments.marginal_likelihood,

@@ -20,7 +20,7 @@ SMALL = {
 
 
 def small(**changes: object) -> ConfigDict:
-    """The configuration `SMALL` over the defaults, with some fields changed; checked."""
+    """The configuration `SMALL` over the defaults, some fields changed; checked."""
     config = fields.base()
     config.update_from_flattened_dict({**SMALL, **changes})
     fields.validate(config)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 
 # Most of the suite's time is compiling small programs: LLVM's passes are not worth it.
-# Set before JAX reads it. CI runs the tests marked `default_flags` as users compile them.
+# Set before JAX reads it. CI runs those marked `default_flags` as users compile them.
 if not os.environ.get("AEVB_TEST_DEFAULT_FLAGS"):
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "")

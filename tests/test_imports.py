@@ -37,7 +37,6 @@ CHAIN = [
     {"estimators"},
     {"marginal", "objectives"},
     {"train"},
-    {"baselines"},
 ]
 ONLY_IN = {"flax": "aevb.nets"}
 

@@ -1,4 +1,4 @@
-"""Appendix D: log p(x) from posterior draws and a density fitted to some of them."""
+"""Appendix D: log p(x) from posterior draws and a density fitted to part of them."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What an estimator of log p(x) is to the programs: a function, and a row about it."""
+"""An estimator of log p(x) as a function, and the record that describes it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

@@ -3,8 +3,8 @@
 `experiments.mnist`, sweeps and `experiments.marginal_likelihood` all evaluate log p(x)
 here: datapoints go through the compiled estimator in batches, each value is kept as it
 is made, and long work can be stopped, continued and extended. A datapoint's key depends
-on its index and the estimator's stream alone, so a part of the points has the values
-that all of them would have, and so have the same points on more devices.
+on its index and the estimator's stream alone, so a point's value does not depend on
+which other points are evaluated, or on the number of devices.
 """
 
 import time

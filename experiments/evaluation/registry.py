@@ -1,6 +1,6 @@
 """The registry of estimators: what `experiments.marginal_likelihood` measures, and how.
 
-One row an estimator: its flags, and what the flags ask for. The command's options, the
+Each estimator has one row: its flags, and what they ask for. The command's options, the
 tables, the pictures and the verdict follow from the rows and their kinds: a new
 estimator of log p(x) is a function, its `Kind`, and a row here.
 """

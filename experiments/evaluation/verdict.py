@@ -1,7 +1,7 @@
 """What the estimates of log p(x) of a run say together: numbers and a verdict.
 
-Estimates are compared on the points that they share, point by point: the spread between
-points, many times the error of an estimate, is not in a difference.
+Estimates are compared on the points that they share, point by point: a difference
+cancels the spread between points, which is many times the error of an estimate.
 """
 
 from collections.abc import Sequence

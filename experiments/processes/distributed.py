@@ -1,8 +1,8 @@
 """One run on several processes: who they are, what they agree on, how they end.
 
-Every process runs the same command. Process 0 alone reads and writes the workdir; what
-it finds there, and what it raises, all processes learn (`on_writer`), so that all take
-the same way. With one process every function here is the identity, and costs nothing.
+Every process runs the same command. Process 0 alone reads and writes the workdir;
+`on_writer` tells all processes what process 0 found or raised, so that all take the
+same path. With one process every function here is the identity, and costs nothing.
 
     --coordinator=HOST:PORT --num_processes=N --process_id=I
                     by hand: the address of process 0, how many, which one this is

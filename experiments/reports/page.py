@@ -1,8 +1,8 @@
 """One HTML page that holds a run's numbers, pictures and config, and plain-text tables.
 
-The page is a single file with no script and no reference to anything outside itself,
-so it can be mailed or archived. It holds no time, version or path: the same input gives
-the same bytes, and a run that was resumed writes the page of one that was not.
+The page is a single file with no script and no reference to anything outside itself, so
+it can be mailed or archived. It holds no time, version or path: the same input gives
+the same bytes, and a resumed run writes the same page as an uninterrupted one.
 """
 
 import base64

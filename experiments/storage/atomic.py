@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all, JSON among them."""
+"""Writes files, JSON too, so that a file exists whole or not at all."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The manifest of a run: what its numbers depend on beside its configuration."""
+"""The manifest of a run: what the numbers depend on, apart from the configuration."""
 
 import hashlib
 import os

@@ -6,7 +6,7 @@ of `aevb.epoch`, with its keys and its order, so they give the same parameters.
 
 On several devices (a mesh of the axis "data", of all processes) each minibatch is
 split, datapoints keep the keys of their place in the whole of it, and a step has one
-all-reduce: the result depends on the number of devices by the order of sums alone.
+all-reduce: the result depends on the number of devices only through the order of sums.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The epochs of a run, from where it stopped, with what must not be lost saved.
+"""Runs the epochs from the last checkpoint on, and saves what must not be lost.
 
 Training is a function of (config, data, key), and the keys of an epoch follow from the
 state's step: what happens between epochs only looks at the state, so a run that goes on

@@ -1,8 +1,8 @@
 """A whole run: data, epochs, evaluation.
 
 The same call on the same workdir goes on where it stopped, and ends with the same bits
-as a run that was never interrupted. What a person gets of it, `experiments.reports`
-makes of its `Result`.
+as a run that was never interrupted. `experiments.reports` turns its `Result` into what
+a person reads.
 """
 
 import contextlib
