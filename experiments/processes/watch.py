@@ -66,8 +66,8 @@ class Watch:
         """
         self._leaving = False
         self._sockets: list[socket.socket] = []
-        self._arrived = threading.Condition()
-        self._processes: set[int] = set()
+        self._threads: list[threading.Thread] = []
+        self._door = threading.Lock()
         server: socket.socket | None = None
 
         def welcome() -> Welcome:
@@ -92,11 +92,12 @@ class Watch:
     ) -> None:
         """Lets the other processes in, and nobody else; then nobody at all."""
         deadline = time.monotonic() + _ARRIVAL_SECONDS
+        arrived: dict[int, socket.socket] = {}
         server.settimeout(0.2)
-        while len(self._processes) < num_processes - 1:
+        while len(arrived) < num_processes - 1:
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"{num_processes - 1 - len(self._processes)} of {num_processes} "
+                    f"{num_processes - 1 - len(arrived)} of {num_processes} "
                     f"processes did not connect within {_ARRIVAL_SECONDS:g} s"
                 )
             try:
@@ -106,12 +107,19 @@ class Watch:
             # In a thread: a stranger may connect and say nothing.
             threading.Thread(
                 target=self._let_in,
-                args=(connection, token, num_processes),
+                args=(connection, token, num_processes, arrived),
                 daemon=True,
             ).start()
+        # In this thread: `leave` must find all of them.
+        for process, connection in arrived.items():
+            self._listen(process, connection)
 
     def _let_in(
-        self, connection: socket.socket, token: bytes, num_processes: int
+        self,
+        connection: socket.socket,
+        token: bytes,
+        num_processes: int,
+        arrived: dict[int, socket.socket],
     ) -> None:
         connection.settimeout(_GREETING_SECONDS)
         try:
@@ -120,16 +128,12 @@ class Watch:
             greeting = b""
         given, name = greeting[: len(token)], greeting[len(token) :]
         process = int.from_bytes(name, "little")
-        with self._arrived:
-            known = hmac.compare_digest(given, token)
-            if (
-                not (known and 0 < process < num_processes)
-                or process in self._processes
-            ):
-                connection.close()
+        known = hmac.compare_digest(given, token) and 0 < process < num_processes
+        with self._door:
+            if known and process not in arrived:
+                arrived[process] = connection
                 return
-            self._processes.add(process)
-            self._listen(process, connection)
+        connection.close()
 
     def leave(self, code: int) -> None:
         """Says goodbye, and waits, a little, for the others to say it.
@@ -147,20 +151,18 @@ class Watch:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    @property
-    def _threads(self) -> list[threading.Thread]:
-        return [t for t in threading.enumerate() if t.name.startswith("watch of ")]
-
     def _listen(self, process: int, connection: socket.socket) -> None:
         connection.settimeout(None)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._sockets.append(connection)
-        threading.Thread(
+        thread = threading.Thread(
             target=self._wait,
             args=(process, connection),
             name=f"watch of {process}",
             daemon=True,
-        ).start()
+        )
+        thread.start()
+        self._threads.append(thread)
 
     def _wait(self, process: int, connection: socket.socket) -> None:
         try:

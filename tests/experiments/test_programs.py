@@ -1,6 +1,7 @@
 """A whole run, end to end on a small slice, and the fields that only its loop reads."""
 
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from PIL import Image
 
 from experiments import marginal_likelihood, mnist
 from experiments.configs import smoke
+from experiments.data.idx import BUNDLED
+from experiments.errors import DataError
 from experiments.evaluation.verdict import describe
 from experiments.storage.checkpoints import Checkpoints
 from experiments.training.opened import load_run
@@ -144,3 +147,18 @@ def test_the_same_points_and_samples_have_the_same_number_in_both_programs(
     assert marginal_likelihood.main(command) == 0
     [other] = json.loads((tmp_path / "out" / "results.json").read_text())["estimates"]
     assert other["log_likelihood"] == describe(result.likelihood)["log_likelihood"]
+
+
+def test_moved_data_are_the_same_data(tmp_path):
+    """Where they lie is free: the run goes on, and opens, by their sha256."""
+    here = shutil.copytree(BUNDLED, tmp_path / "here")
+    changes = {"epochs": 1, "eval.num_points": 3}
+    result = run(tmp_path / "run", **changes, **{"data.path": str(here)})
+    there = here.rename(tmp_path / "there")
+    again = run(tmp_path / "run", **changes, **{"data.path": str(there)})
+    assert again.metrics == result.metrics
+    assert load_run(tmp_path / "run").step == 2
+    elsewhere = there.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="there"):
+        load_run(tmp_path / "run")
+    assert load_run(tmp_path / "run", data_path=str(elsewhere)).step == 2

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -135,6 +136,27 @@ def test_a_process_that_is_not_of_the_job_is_refused(exits, process):
     job.start(1)
     job.start(2)
     job.wait()
+    job.end()
+    assert exits == []
+
+
+def test_a_job_may_end_as_soon_as_it_has_begun(exits, monkeypatch):
+    """Process 0 could leave before it had started to listen to the last one."""
+    start = threading.Thread.start
+
+    def start_late(thread: threading.Thread) -> None:
+        if thread.name.startswith("watch of "):
+            time.sleep(0.3)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    job = Job("localhost")
+    for process in (1, 2):
+        job.start(process)
+    job.wait()
+    threads = job.watches[0]._threads
+    assert sorted(thread.name for thread in threads) == ["watch of 1", "watch of 2"]
+    assert all(thread.is_alive() for thread in threads)
     job.end()
     assert exits == []
 
