@@ -19,7 +19,7 @@ from experiments.training.opened import load_run
 from experiments.training.result import Result
 
 # optax.nadam raises a float to an integer power.
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = pytest.mark.usefixtures("cache", "standard_promotion")
 
 
 def run(workdir: Path, **changes: object) -> Result:

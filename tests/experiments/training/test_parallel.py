@@ -27,7 +27,7 @@ from experiments.training import loop as training
 from experiments.training.result import Result
 
 # optax.adam raises a float to an integer power.
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = pytest.mark.usefixtures("cache", "standard_promotion")
 
 NUM_EPOCHS = 10  # of 10 steps
 COLLECTIVES = r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)"
