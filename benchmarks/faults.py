@@ -28,8 +28,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import config as fields
 from experiments import mnist
+from experiments.config import base, validate
 from experiments.errors import CheckpointError
 from experiments.processes.interruption import StopRequest
 from experiments.program import build, load_dataset
@@ -41,7 +41,7 @@ from experiments.training.epochs import all_finite
 
 def small(**changes: object) -> ConfigDict:
     """A run of a few seconds that saves after every epoch."""
-    config = fields.base()
+    config = base()
     config.update_from_flattened_dict(
         {
             "data.num_train": 1000,
@@ -59,7 +59,7 @@ def small(**changes: object) -> ConfigDict:
             **changes,
         }
     )
-    fields.validate(config)
+    validate(config)
     return config
 
 
@@ -319,7 +319,7 @@ def cost(folder: Path, cache: str, epochs: int) -> str:
     differ by more than what is looked for.
     """
     use_cache(cache)
-    config = fields.base()
+    config = base()
     config.epochs = epochs
     program = build(config, load_dataset(config))
     saving = 0.0

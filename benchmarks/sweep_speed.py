@@ -19,8 +19,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from experiments import config as fields
-from experiments import data
+from experiments import config, data
 from experiments.processes import distributed
 from experiments.program import Program, build
 from experiments.sweeps import grid, lanes, sizing
@@ -77,7 +76,7 @@ def main() -> None:
     parser.add_argument("--growth_only", action="store_true")
     args = parser.parse_args()
 
-    base = fields.base()
+    base = config.base()
     base.hidden_dims = tuple(int(dim) for dim in args.hidden_dims.split(","))
     base.batch_size, base.epochs, base.schedule = args.batch_size, 1, "constant"
     axes = {"learning_rate": [3e-4, 1e-3, 3e-3], "seed": list(range(16))}

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from experiments import config as fields
+from experiments.config import base, validate
 
 SMALL = {
     "data.num_train": 320,
@@ -21,9 +21,9 @@ SMALL = {
 
 def small(**changes: object) -> ConfigDict:
     """The configuration `SMALL` over the defaults, some fields changed; checked."""
-    config = fields.base()
+    config = base()
     config.update_from_flattened_dict({**SMALL, **changes})
-    fields.validate(config)
+    validate(config)
     return config
 
 

@@ -6,20 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from exact_models import linear_model, standard_normal
 
 import aevb
 from aevb import testing
-
-
-def standard_normal(latent_dim):
-    return aevb.DiagNormal(jnp.zeros(latent_dim), jnp.zeros(latent_dim))
-
-
-def linear_model(data_dim, latent_dim):
-    key = jax.random.fold_in(jax.random.key(10), 100 * data_dim + latent_dim)
-    weights = jax.random.normal(key, (data_dim, latent_dim))
-    return testing.linear_gaussian(weights, jnp.ones(data_dim), -0.5)
-
 
 LINEAR = linear_model(6, 2)
 X = jnp.linspace(-1.0, 2.0, 6)

@@ -7,17 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from exact_models import bernoulli_model
 
 import aevb
-from aevb import testing
-
-
-def bernoulli_model(latent_dim, data_dim=8):
-    decode = testing.bernoulli_decoder(
-        jax.random.key(latent_dim), latent_dim=latent_dim, data_dim=data_dim, scale=1.0
-    )
-    x = decode(jnp.full(latent_dim, 0.7)).sample(jax.random.key(5))
-    return decode, x
 
 
 @pytest.mark.default_flags

@@ -8,25 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from exact_models import bernoulli_decoder, standard_normal, starts
 from jax import export
 
 import aevb
 from aevb import testing
-
-
-def standard_normal(latent_dim):
-    return aevb.DiagNormal(jnp.zeros(latent_dim), jnp.zeros(latent_dim))
-
-
-def bernoulli_decoder(latent_dim, data_dim=8):
-    return testing.bernoulli_decoder(
-        jax.random.key(latent_dim), latent_dim=latent_dim, data_dim=data_dim, scale=1.0
-    )
-
-
-def starts(key, num_chains, latent_dim):
-    return jax.random.normal(key, (num_chains, latent_dim))
-
 
 LINEAR = testing.linear_gaussian(
     jax.random.normal(jax.random.key(0), (5, 3)), jnp.zeros(5), -0.5

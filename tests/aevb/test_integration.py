@@ -6,15 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from exact_models import linear_model
 
 import aevb
 from aevb import testing
-
-
-def linear_model(data_dim, latent_dim):
-    key = jax.random.fold_in(jax.random.key(10), 100 * data_dim + latent_dim)
-    weights = jax.random.normal(key, (data_dim, latent_dim))
-    return testing.linear_gaussian(weights, jnp.ones(data_dim), -0.5)
 
 
 def grid(latent_dim):

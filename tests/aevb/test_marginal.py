@@ -7,30 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from exact_models import bernoulli_model, linear_model, standard_normal
 from jax import export
 from numpyro.infer.importance import _psis_khat
 from scipy.special import logsumexp
 
 import aevb
 from aevb import testing
-
-
-def standard_normal(latent_dim):
-    return aevb.DiagNormal(jnp.zeros(latent_dim), jnp.zeros(latent_dim))
-
-
-def linear_model(data_dim, latent_dim):
-    key = jax.random.fold_in(jax.random.key(10), 100 * data_dim + latent_dim)
-    weights = jax.random.normal(key, (data_dim, latent_dim))
-    return testing.linear_gaussian(weights, jnp.ones(data_dim), -0.5)
-
-
-def bernoulli_model(latent_dim, data_dim=8):
-    decode = testing.bernoulli_decoder(
-        jax.random.key(latent_dim), latent_dim=latent_dim, data_dim=data_dim, scale=1.0
-    )
-    x = decode(jnp.full(latent_dim, 0.7)).sample(jax.random.key(5))
-    return decode, x
 
 
 def importance(encode, decode, key, x, **options):
