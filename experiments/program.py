@@ -32,6 +32,7 @@ __all__ = [
     "hyperparameters",
     "initial_state",
     "load_dataset",
+    "remembering_loader",
 ]
 
 # Training images of more are streamed, with config.data.stream=auto.
@@ -194,6 +195,25 @@ def load_dataset(config: ConfigDict) -> Dataset:
         num_valid=config.data.num_valid,
         num_train=config.data.num_train,
     )
+
+
+def remembering_loader() -> Callable[[ConfigDict], Dataset]:
+    """`load_dataset` that keeps the last data set: runs side by side mostly share one.
+
+    Returns:
+      `load(config) -> Dataset`.
+    """
+    last: dict[tuple, Dataset] = {}
+
+    def remembered(config: ConfigDict) -> Dataset:
+        fields = config.data
+        key = (fields.name, fields.path, fields.num_valid, fields.num_train)
+        if key not in last:
+            last.clear()
+            last[key] = load_dataset(config)
+        return last[key]
+
+    return remembered
 
 
 def hyperparameters(config: ConfigDict) -> Hyperparameters:

@@ -18,8 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from experiments import cli
 from experiments.arguments import Parser
+from experiments.data import Dataset
 from experiments.errors import (
     DONE,
     NO_CHECKPOINT,
@@ -28,7 +31,7 @@ from experiments.errors import (
     ExperimentError,
     WorkdirError,
 )
-from experiments.program import load_dataset
+from experiments.program import load_dataset, remembering_loader
 from experiments.storage.atomic import read_json
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.lock import holder
@@ -77,7 +80,7 @@ def verify(workdir: Path, *, data_path: str = "") -> tuple[list[Finding], int]:
         look("lock", lambda: f"process {held} is writing: what follows may change")
     if (workdir / "sweep.json").exists():
         return _verify_sweep(workdir, look, data_path)
-    return _verify_run(workdir, look, data_path)
+    return _verify_run(workdir, look, data_path, load_dataset)
 
 
 def _verify_sweep(
@@ -92,12 +95,12 @@ def _verify_sweep(
 
     look("sweep.json", read)
     look("rows.jsonl", partial(_parts, workdir / "rows.jsonl"))
-    codes = set()
+    codes, load = set(), remembering_loader()
     for name in names:
         folder = workdir / "runs" / name
         if folder.is_dir():
             own = _Look()
-            codes.add(_verify_run(folder, own, data_path)[1])
+            codes.add(_verify_run(folder, own, data_path, load)[1])
             look.findings += [
                 Finding((whole, f"runs/{name}/{what}", found))
                 for whole, what, found in own.findings
@@ -114,10 +117,13 @@ def _verify_sweep(
 
 
 def _verify_run(
-    workdir: Path, look: _Look, data_path: str
+    workdir: Path,
+    look: _Look,
+    data_path: str,
+    load: Callable[[ConfigDict], Dataset],
 ) -> tuple[list[Finding], int]:
     look("config.json", lambda: _config(workdir))
-    look("data", lambda: _data(workdir, data_path))
+    look("data", lambda: _data(workdir, data_path, load))
     checkpoints = Checkpoints(workdir)
     usable: dict[int, dict[str, Any]] = {}
 
@@ -155,9 +161,9 @@ def _config(workdir: Path) -> str:
     return f"{config.data.name}, {length} epochs, seed {config.seed}"
 
 
-def _data(workdir: Path, data_path: str) -> str:
+def _data(workdir: Path, data_path: str, load: Callable[[ConfigDict], Dataset]) -> str:
     expected = read_json(workdir / "run.json").get("data_sha256")
-    dataset = load_dataset(read_config(workdir, data_path=data_path))
+    dataset = load(read_config(workdir, data_path=data_path))
     if dataset.sha256 != expected:
         raise WorkdirError(
             f"{dataset.source} has sha256 {dataset.sha256}, but the run was trained on "

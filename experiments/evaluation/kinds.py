@@ -63,7 +63,7 @@ class Estimator(NamedTuple):
     settings: dict[str, Any]
     function: Function
     batch_size: int
-    across: Any = None
+    across: Callable[[str], Function] | None = None
 
     @property
     def name(self) -> str:

@@ -137,50 +137,12 @@ def point_evaluator(
     """
     key = stream_key(estimator.kind.stream, seed)
 
-    def batch(
-        params: Any, indices: Any, images: Any, axis_name: str | None = None
-    ) -> dict[str, jax.Array]:
-        function = estimator.function
-        if axis_name is not None:
-            function = estimator.across(axis_name)
-
-        def one(index: jax.Array, image: jax.Array) -> dict[str, jax.Array]:
-            return function(params, jax.random.fold_in(key, index), to_input(image))
-
-        return jax.vmap(one)(indices, images)
-
-    def lane_by_lane(params: Any, indices: Any, images: Any) -> dict[str, jax.Array]:
-        # One after another, so that a device needs the memory of one.
-        return jax.lax.map(lambda own: batch(own, indices, images), params)
-
     programs: dict[tuple[int, bool], Any] = {}
 
     def compiled(size: int, shared: bool, *arguments: Any) -> Any:
         if (size, shared) not in programs:
-            function: Any = batch
-            if mesh is not None:
-                axis, everywhere = mesh.axis_names[0], PartitionSpec()
-                split = PartitionSpec(axis)
-                if lanes:
-                    function, out = lane_by_lane, split
-                    specs = (split, everywhere, everywhere)
-                elif shared:
-                    function = partial(batch, axis_name=axis)
-                    specs, out = (everywhere,) * 3, everywhere
-                else:
-                    specs, out = (everywhere, split, split), split
-                function = jax.shard_map(
-                    function,
-                    mesh=mesh,
-                    in_specs=specs,
-                    out_specs=out,
-                    check_vma=shared,  # else each device has points, or lanes, alone
-                )
-            options: dict[str, Any] = {}
-            if mesh is not None and not lanes:
-                options = {"out_shardings": NamedSharding(mesh, PartitionSpec())}
-            jitted = jax.jit(function, **options)
-            programs[size, shared] = jitted.lower(*arguments).compile()
+            batch = _batch(estimator, to_input, key, mesh, shared=shared, lanes=lanes)
+            programs[size, shared] = batch.lower(*arguments).compile()
         return programs[size, shared]
 
     def evaluate(
@@ -216,14 +178,16 @@ def point_evaluator(
             found = distributed.to_host(run(params, *arguments))
             seconds = time.perf_counter() - began
             spent += seconds
+            made = {}
             for i, index in enumerate(own):
                 value = {
                     name: (leaf[:, i] if lanes else leaf[i]).tolist()
                     for name, leaf in found.items()
                 }
-                values[str(index)] = value | {"seconds": seconds / len(own)}
-                if parts is not None:
-                    parts.put(str(index), values[str(index)])
+                made[str(index)] = value | {"seconds": seconds / len(own)}
+            values |= made
+            if parts is not None:
+                parts.put_all(made)
             estimates = [value[estimator.kind.estimates] for value in values.values()]
             mean, speed = float(np.mean(estimates)), (first + len(own)) / spent
             report(Progress(estimator.name, len(values), len(names), mean, speed))
@@ -232,6 +196,55 @@ def point_evaluator(
         return _gather(estimator, indices, [values[name] for name in names])
 
     return evaluate
+
+
+def _batch(
+    estimator: Estimator,
+    to_input: Callable[[jax.Array], jax.Array],
+    key: jax.Array,
+    mesh: Mesh | None,
+    *,
+    shared: bool,
+    lanes: bool,
+) -> Any:
+    """Jits `batch(params, indices [n], images [n, D]) -> {name: [n, ...]}` for a mesh.
+
+    With `shared` its devices share the work of each point; with `lanes` they share the
+    runs that `params` has, and values are `[runs, n, ...]`.
+    """
+    function = estimator.function
+    if shared and mesh is not None and estimator.across is not None:
+        function = estimator.across(mesh.axis_names[0])
+
+    def batch(params: Any, indices: Any, images: Any) -> dict[str, jax.Array]:
+        def one(index: jax.Array, image: jax.Array) -> dict[str, jax.Array]:
+            return function(params, jax.random.fold_in(key, index), to_input(image))
+
+        return jax.vmap(one)(indices, images)
+
+    def lane_by_lane(params: Any, indices: Any, images: Any) -> dict[str, jax.Array]:
+        # One after another, so that a device needs the memory of one.
+        return jax.lax.map(lambda own: batch(own, indices, images), params)
+
+    if mesh is None:
+        return jax.jit(batch)
+    everywhere, split = PartitionSpec(), PartitionSpec(mesh.axis_names[0])
+    if lanes:
+        specs, out = (split, everywhere, everywhere), split
+    elif shared:
+        specs, out = (everywhere, everywhere, everywhere), everywhere
+    else:
+        specs, out = (everywhere, split, split), split
+    spread = jax.shard_map(
+        lane_by_lane if lanes else batch,
+        mesh=mesh,
+        in_specs=specs,
+        out_specs=out,
+        check_vma=shared,  # else each device has points, or lanes, of its own
+    )
+    if lanes:
+        return jax.jit(spread)
+    return jax.jit(spread, out_shardings=NamedSharding(mesh, everywhere))
 
 
 def points_identity(

@@ -12,8 +12,6 @@ import threading
 from types import FrameType
 from typing import Any
 
-from experiments.errors import StoppedError
-
 __all__ = ["StopRequest"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -58,11 +56,6 @@ class StopRequest:
             os.close(self._writer)
             os.close(self._reader)
             self._handlers = {}
-
-    def check(self) -> None:
-        """Raises `StoppedError` after a signal: to be called where nothing is lost."""
-        if self.requested:
-            raise StoppedError
 
     def _listen(self) -> None:
         while number := os.read(self._reader, 1)[0]:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,13 +101,20 @@ class Parts:
 
     def put(self, name: str, value: Any) -> None:
         """Keeps a finished part, on the disk when this returns."""
-        self._parts[name] = value
+        self.put_all({name: value})
+
+    def put_all(self, values: Mapping[str, Any]) -> None:
+        """Keeps finished parts by name, on the disk when this returns."""
+        self._parts |= values
         if not is_writer():
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = Part(name, value, self._work, self._code)
+        lines = [
+            Part(name, value, self._work, self._code).line()
+            for name, value in values.items()
+        ]
         with self._path.open("ab") as file:
-            # A line that a crash cut short must not swallow this one.
-            file.write(b"\n" * (file.tell() > 0) + part.line())
+            # A line that a crash cut short must not swallow the first of these.
+            file.write(b"\n" * (file.tell() > 0) + b"\n".join(lines))
             file.flush()
             os.fsync(file.fileno())

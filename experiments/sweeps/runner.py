@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
+from experiments.data import Dataset
 from experiments.errors import ConfigError
 from experiments.evaluation.verdict import describe
 from experiments.processes import distributed
 from experiments.processes.interruption import StopRequest
-from experiments.program import Program, build, load_dataset
+from experiments.program import Program, build, remembering_loader
 from experiments.storage.atomic import read_json, write_json
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.digests import json_digest
@@ -61,7 +64,8 @@ def train(sweep: Sweep, workdir: Path, stop: StopRequest) -> list[dict[str, Any]
     """
     mesh = distributed.mesh("lane", sweep.num_devices)
     manifest = make_manifest()
-    sums = _data_sums(sweep)
+    load = remembering_loader()
+    sums = _data_sums(sweep, load)
     warnings = distributed.on_writer(
         lambda: check_sweep_continues(
             workdir,
@@ -84,7 +88,7 @@ def train(sweep: Sweep, workdir: Path, stop: StopRequest) -> list[dict[str, Any]
         if all(run.name in done for run in group):
             continue
         config = group[0].config
-        dataset = load_dataset(config)
+        dataset = load(config)
         program = build(config, dataset)
         if program.is_streamed:
             raise ConfigError(
@@ -130,14 +134,14 @@ def train(sweep: Sweep, workdir: Path, stop: StopRequest) -> list[dict[str, Any]
     return [done[run.name] for run in sweep.runs]
 
 
-def _data_sums(sweep: Sweep) -> dict[str, str]:
-    """`{data set: sha256}` of every data set of the sweep; each is read once."""
+def _data_sums(sweep: Sweep, load: Callable[[ConfigDict], Dataset]) -> dict[str, str]:
+    """`{data set: sha256}` of every data set of the sweep."""
     configs = {
         (run.config.data.name, run.config.data.path): run.config for run in sweep.runs
     }
     sums: dict[str, str] = {}
     for (name, _), config in configs.items():
-        found = load_dataset(config).sha256
+        found = load(config).sha256
         if sums.setdefault(name, found) != found:
             raise ConfigError(
                 f"the sweep reads {name} from places with different data: give them "

@@ -139,3 +139,20 @@ def test_beta_weighs_the_kl_in_the_objective_and_not_in_the_bound(dataset, estim
     expected = plain.aux["reconstruction"] - 3 * plain.aux["kl"]
     np.testing.assert_allclose(weighed.objective, expected, rtol=1e-6)
     assert weighed.grad_norm != plain.grad_norm
+
+
+def test_a_remembering_loader_reads_the_same_data_once(monkeypatch):
+    reads = []
+
+    def load(config):
+        reads.append(config.data.num_valid)
+        return object()
+
+    monkeypatch.setattr(program, "load_dataset", load)
+    loader, config = program.remembering_loader(), base()
+    first = loader(config)
+    config.seed = 3  # of no matter to the data
+    assert loader(config) is first
+    config.data.num_valid = 7
+    assert loader(config) is not first
+    assert reads == [10_000, 7]

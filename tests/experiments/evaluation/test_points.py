@@ -143,7 +143,7 @@ def test_stopped_it_goes_on_and_more_points_only_do_what_is_missing(
         raise AssertionError("a finished point is computed again")
 
     finished = parts()
-    finished.put = again
+    finished.put_all = again
     assert (
         len(evaluate(params, program.test, np.arange(5), parts=finished).indices) == 5
     )

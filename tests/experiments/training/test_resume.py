@@ -125,7 +125,7 @@ def test_a_finished_run_shows_its_result_again(copy, monkeypatch):
     def put(*_: object) -> None:
         raise AssertionError("a finished part is computed again")
 
-    monkeypatch.setattr(Parts, "put", put)
+    monkeypatch.setattr(Parts, "put_all", put)
     result = mnist.run(tiny(), copy)
     assert outcome(copy) == expected
     assert read_json(copy / "results.json")["timings"] == before
