@@ -106,7 +106,10 @@ def gradient_algorithm(
             grads, state.opt_state, state.params, **extra
         )
         params = optax.apply_updates(state.params, updates)
-        info = Info(value, aux, optax.tree.norm(grads))
+        # Behind a barrier: XLA would else store the squares that an optimizer and this
+        # norm have in common, a pass over the memory of all parameters (8 % of a step).
+        norm = optax.tree.norm(jax.lax.optimization_barrier(grads))
+        info = Info(value, aux, norm)
         return State(state.step + 1, params, opt_state), info
 
     return Algorithm(init, update)
@@ -271,19 +274,27 @@ def scan_updates(
     >>> print(state.step, info.objective.shape)
     3 (1,)
     """
+    leaf = jax.tree.leaves(batches)[0]
+
+    def step_keys(step: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        update_key, data_key = jax.random.split(jax.random.fold_in(key, step))
+        if transform is None:
+            return update_key, None
+        places = global_indices(leaf.shape[1], axis_name)
+        return update_key, jax.vmap(jax.random.fold_in, (None, 0))(data_key, places)
+
+    # Of all steps at once: hashing a few keys takes a step as long as a small layer.
+    keys = jax.vmap(step_keys)(state.step + jnp.arange(leaf.shape[0]))
 
     def step(state: State, inputs: tuple) -> tuple[State, Info]:
-        batch, indices = inputs
-        update_key, data_key = jax.random.split(jax.random.fold_in(key, state.step))
+        batch, indices, (update_key, data_keys) = inputs
         if load is not None:
             batch = load(batch)
         if transform is not None:
-            places = global_indices(len(batch), axis_name)
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(data_key, places)
-            batch = jax.vmap(transform)(keys, batch)
+            batch = jax.vmap(transform)(data_keys, batch)
         return algorithm.update(update_key, state, batch, indices=indices)
 
-    return jax.lax.scan(step, state, (batches, indices))
+    return jax.lax.scan(step, state, (batches, indices, keys))
 
 
 def fit(

@@ -121,6 +121,11 @@ def build(
       ConfigError: the configuration does not fit the data.
     """
     num_train = len(dataset.train.images)
+    if config.precision == "auto":
+        raise ConfigError(
+            "config.precision is auto, expected the one that was chosen: see "
+            "experiments.training.precision.settle, or set float32 or bfloat16"
+        )
     if config.batch_size > num_train:
         raise ConfigError(
             f"config.batch_size is {config.batch_size}, expected at most the "
@@ -242,7 +247,9 @@ def binarize(key: jax.Array, x: jax.Array, scale: int = 255) -> jax.Array:
     Returns:
       `[D]` uint8, 0 or 1.
     """
-    bits = jax.random.bits(key, x.shape, jnp.uint16)
+    # A random word has two pixels' bits: a hash of each pixel's own costs twice.
+    words = jax.random.bits(key, ((x.size + 1) // 2,), jnp.uint32)
+    bits = jnp.concatenate([words >> 16, words & 0xFFFF])[: x.size].astype(jnp.uint16)
     return (bits < x.astype(jnp.uint16) * (65536 // scale)).astype(jnp.uint8)
 
 

@@ -33,7 +33,7 @@ from experiments.processes.interruption import StopRequest
 from experiments.program import Hyperparameters, Program, initial_state
 from experiments.storage.checkpoints import Checkpoints
 from experiments.sweeps.grid import OPTIMIZER, Run, traced
-from experiments.training.epochs import all_finite
+from experiments.training.epochs import Reported, reported
 
 __all__ = [
     "Lanes",
@@ -189,7 +189,7 @@ def one_epoch(
 
     def one(
         seed: jax.Array, hyperparameters: Hyperparameters, state: aevb.State
-    ) -> tuple[aevb.State, aevb.Info, jax.Array]:
+    ) -> tuple[aevb.State, Reported, jax.Array]:
         state, info = aevb.epoch(
             program.algorithm(hyperparameters),
             run_key(seed),
@@ -198,8 +198,7 @@ def one_epoch(
             batch_size=batch_size,
             transform=program.transform,
         )
-        watched = (info.objective, info.grad_norm, state.params)
-        return state, info, all_finite(watched)
+        return state, *reported(state, info)
 
     return _side_by_side(one, lanes.seeds, lanes.hyperparameters, state)
 

@@ -29,7 +29,7 @@ from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.metrics import Metrics
 from experiments.storage.workdir import check_room
 from experiments.training import epochs
-from experiments.training.epochs import all_finite
+from experiments.training.epochs import Reported, all_finite
 from experiments.training.progress import print_epoch
 
 __all__ = ["Trained", "best_step", "make_algorithm", "start", "train"]
@@ -167,7 +167,7 @@ def train(
     return Trained(jax.device_get(state.params), metrics.lines, seconds, num_trained)
 
 
-def _values(info: aevb.Info, num_steps: int) -> dict[str, Any]:
+def _values(info: Reported, num_steps: int) -> dict[str, Any]:
     """What a line of metrics has of some updates, on the host."""
     return {
         "num_steps": num_steps,

@@ -37,6 +37,19 @@ def test_binarize_at_255_leaves_a_white_pixel_white():
     assert int(jnp.sum(drawn == 0)) < 60  # 2**-16 of them: 15 expected
 
 
+@pytest.mark.parametrize("size", [1, 2, 9, 10])
+def test_binarize_draws_pixels_independently(size):
+    # Two pixels share a random word: each has half of its bits.
+    num_draws = 20_000
+    pixels = jnp.full(size, 100, jnp.uint8)
+    keys = jax.random.split(jax.random.key(2), num_draws)
+    draws = jax.vmap(lambda key: program.binarize(key, pixels))(keys)
+    assert draws.shape == (num_draws, size)
+    correlation = np.corrcoef(np.asarray(draws, np.float64), rowvar=False)
+    apart = np.atleast_2d(correlation)[~np.eye(size, dtype=bool)]
+    assert np.all(np.abs(apart) < 4.5 / num_draws**0.5)
+
+
 def test_evaluation_splits_are_binarised_once_whatever_the_seed(dataset):
     config = base()
     config.hidden_dims = (4,)
