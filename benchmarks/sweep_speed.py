@@ -14,38 +14,17 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import numpy as np
 
+from benchmarks.timing import epoch, in_turn, seconds_of
 from experiments import config, data
 from experiments.processes import distributed
 from experiments.program import Program, build
 from experiments.sweeps import grid, lanes, sizing
-from experiments.training import epochs
-from experiments.training.loop import start
 
 WIDTHS = (1, 2, 4, 8, 16, 48)
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Seconds of one call, everything that it returns ready."""
-    began = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - began
-
-
-def single_runs(runs: list[grid.Run], program: Program) -> tuple[Callable, float]:
-    """An epoch of a single run, as experiments.mnist trains it, and compile seconds."""
-    config = runs[0].config
-    first = jax.jit(partial(start, config, program))()
-    began = time.perf_counter()
-    advance = epochs.resident(config, program, None, first)
-    compiling = time.perf_counter() - began
-    host = jax.device_get(first)
-    # The step is donated its state.
-    return lambda: advance(jax.device_put(host)).info.objective, compiling
 
 
 def as_lanes(
@@ -91,14 +70,16 @@ def main() -> None:
         f"{base.batch_size}; {len(runs)} runs"
     )
 
-    programs = {"single": single_runs(runs, few)}
+    single = epoch(runs[0].config, few)
+    programs = {"single": (single.call, single.compile_seconds)}
     programs |= {str(width): as_lanes(runs, few, width) for width in WIDTHS}
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(args.repeats):
-        for name, (call, _compiling) in programs.items():
-            width = 1 if name == "single" else int(name)
-            times[name].append(timed(call) / width)
-    middle = {name: statistics.median(values) for name, values in times.items()}
+    taken = in_turn(
+        {name: call for name, (call, _compiling) in programs.items()}, args.repeats
+    )
+    middle = {
+        name: statistics.median(seconds) / (1 if name == "single" else int(name))
+        for name, seconds in taken.items()
+    }
     print(f"\n{args.steps} steps a run, median of {args.repeats}, all in turn")
     print("lanes   ms a step and run   single run / lane   images a second   compile s")
     for name, (_call, compiling) in programs.items():
@@ -111,8 +92,8 @@ def main() -> None:
     if args.growth_only:
         return
 
-    call, compiling = single_runs(runs, whole)
-    one_by_one = sum(timed(call) for _ in runs)
+    call, _, compiling = epoch(runs[0].config, whole)
+    one_by_one = sum(seconds_of(call) for _ in runs)
     print(f"\n{len(runs)} runs of {whole.steps_per_epoch} steps")
     print(f"one after another: {one_by_one:.1f} s (compiling {compiling:.1f} s)")
     mesh = distributed.mesh("lane")
@@ -123,7 +104,7 @@ def main() -> None:
     for count, note in ((width, f", chosen in {choosing:.1f} s"), (len(runs), "")):
         call, compiling = as_lanes(runs, whole, count)
         chunks = [runs[i : i + count] for i in range(0, len(runs), count)]
-        seconds = sum(timed(call) for _ in chunks)
+        seconds = sum(seconds_of(call) for _ in chunks)
         print(
             f"{count} lanes at once{note}: {seconds:.1f} s (compiling and a first "
             f"epoch {compiling:.1f} s), {one_by_one / seconds:.2f} times as fast"
