@@ -20,7 +20,14 @@ from aevb.amortization import (
     optimize_posterior,
 )
 from aevb.calls import check_binary, prior_or_normal
-from aevb.datapoints import Summary, bits_per_dim, map_datapoints, summarize
+from aevb.datapoints import (
+    SampledMean,
+    Summary,
+    bits_per_dim,
+    map_datapoints,
+    sampled_mean,
+    summarize,
+)
 from aevb.distributions import (
     Bernoulli,
     DiagNormal,
@@ -100,6 +107,7 @@ __all__ = [
     "PosteriorDraws",
     "Quadrature",
     "ReciprocalEstimate",
+    "SampledMean",
     "Sandwich",
     "State",
     "Summary",
@@ -139,6 +147,7 @@ __all__ = [
     "reciprocal_log_likelihood",
     "reverse_annealed_log_likelihood",
     "sample_posterior",
+    "sampled_mean",
     "scan_updates",
     "sigmoid_temperatures",
     "split_r_hat",

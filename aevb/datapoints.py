@@ -11,9 +11,11 @@ from aevb.calls import check_count
 from aevb.types import PyTree
 
 __all__ = [
+    "SampledMean",
     "Summary",
     "bits_per_dim",
     "map_datapoints",
+    "sampled_mean",
     "summarize",
 ]
 
@@ -122,6 +124,73 @@ def summarize(values: jax.Array) -> Summary:
         mean=jnp.mean(values),
         std_error=std_error(jnp.mean(values, axis=0)),
         repeat_std_error=std_error(jnp.mean(values, axis=1)),
+    )
+
+
+class SampledMean(NamedTuple):
+    """The mean over a whole dataset, of a value that is known for a sample of it.
+
+    Attributes:
+      mean: `[]` over all N datapoints.
+      std_error: `[]` of it: how far another sample of n would move it. 0 where n = N.
+      slope: `[]` of the regression of the values on the proxy.
+    """
+
+    mean: jax.Array
+    std_error: jax.Array
+    slope: jax.Array
+
+
+def sampled_mean(
+    values: jax.Array, proxies: jax.Array, all_proxies: jax.Array
+) -> SampledMean:
+    """The mean of a dear value over a dataset, from a sample and a cheap proxy.
+
+    mean = v̄ + b (P̄ − p̄),  std_error² = (1/n − 1/N) Σ (v − v̄ − b (p − p̄))² / (n − 2)
+
+    with v̄, p̄ over the n datapoints of the sample, P̄ over all N and b the slope of
+    the regression. The more of the spread over datapoints a proxy shares, the smaller
+    the error: log p(x) at K = 5000 is spread by 22 nats over MNIST's test images, what
+    it gains over K = 100 by 1.
+
+    Args:
+      values: `[n]` of a simple random sample of the datapoints, n at least 3.
+      proxies: `[n]` of the same datapoints.
+      all_proxies: `[N]` of all datapoints.
+
+    Returns:
+      `SampledMean` of scalars, in the values' unit. Its bias is of order 1/n, that of
+      a regression; with a proxy that is the value it is exact.
+
+    Raises:
+      ValueError: the shapes do not fit.
+
+    Source: Cochran, Sampling Techniques (1977), eq. 7.20 and 7.29.
+
+    >>> found = sampled_mean(jnp.arange(3.0) - 1, jnp.arange(3.0), jnp.arange(5.0))
+    >>> print(found.mean, found.std_error)
+    1.0 0.0
+    """
+    n, total = len(values), len(all_proxies)
+    if values.shape != proxies.shape or values.ndim != 1 or all_proxies.ndim != 1:
+        raise ValueError(
+            f"values, proxies and all_proxies have shapes {values.shape}, "
+            f"{proxies.shape} and {all_proxies.shape}, expected [n], [n] and [N]"
+        )
+    if not 3 <= n <= total:
+        raise ValueError(
+            f"there are {n} values of {total} datapoints, expected at least 3 and at "
+            "most all of them"
+        )
+    value, proxy = values - jnp.mean(values), proxies - jnp.mean(proxies)
+    square = jnp.sum(proxy**2)
+    # A proxy that is the same everywhere says nothing.
+    slope = jnp.where(square > 0, jnp.sum(proxy * value) / square, 0.0)
+    residual = value - slope * proxy
+    return SampledMean(
+        mean=jnp.mean(values) + slope * (jnp.mean(all_proxies) - jnp.mean(proxies)),
+        std_error=jnp.sqrt((1 / n - 1 / total) * jnp.sum(residual**2) / (n - 2)),
+        slope=slope,
     )
 
 

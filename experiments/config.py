@@ -87,7 +87,8 @@ def base() -> ConfigDict:
     config.bias_init_scale = 0.0  # standard deviation of the biases
     config.output_bias_from_data = True  # start from the mean image
     config.likelihood = "bernoulli"  # or gaussian, with a sigmoid mean
-    config.precision = "float32"  # of products: float32, tensorfloat32, bfloat16
+    # Of products: float32, tensorfloat32, bfloat16; auto times float32 and bfloat16.
+    config.precision = "float32"
 
     config.estimator = "sgvb_b"  # sgvb_a (eq. 6), sgvb_b (eq. 7), stl, iwae
     config.num_samples = 1  # L, or K of iwae
@@ -108,6 +109,8 @@ def base() -> ConfigDict:
     config.eval.curve = "valid"  # the split that is evaluated while training
     config.eval.num_samples = 5000  # K of the final log p(x); 0: do not estimate it
     config.eval.num_points = 500  # evenly spaced test points for it; 0: all
+    config.eval.proxy_samples = 100  # K of all test points, for their mean; 0: no mean
+    config.eval.std_error = 0.0  # of that mean, nats: as many random points as it takes
     config.eval.chunk_size = 500  # samples of a datapoint at a time
     config.eval.batch_size = 10  # datapoints at a time
     config.eval.precision = "float32"  # of log p(x), AIS and HMC; as `precision`
@@ -234,7 +237,7 @@ def validate(config: ConfigDict) -> None:
     _choices(config, "activation", ACTIVATIONS)
     _choices(config, "init", INITIALIZERS)
     _choices(config, "likelihood", LIKELIHOODS)
-    _choices(config, "precision", PRECISIONS)
+    _choices(config, "precision", (*PRECISIONS, "auto"))
     _choices(config, "eval.precision", PRECISIONS)
     _choices(config, "estimator", ESTIMATORS)
     _choices(config, "schedule", SCHEDULES)
@@ -249,6 +252,8 @@ def validate(config: ConfigDict) -> None:
     for name in ("seed", "epochs", "train_samples", "data.num_train", "data.num_valid"):
         _at_least(config, name, 0)
     for name in ("eval.num_samples", "eval.num_points", "bias_init_scale"):
+        _at_least(config, name, 0)
+    for name in ("eval.proxy_samples", "eval.std_error"):
         _at_least(config, name, 0)
     for name in ("weight_prior", "beta"):
         _at_least(config, name, 0)

@@ -32,6 +32,7 @@ class Stream(Enum):
     INFERENCE_GAP = (5, 5)
     STEP_SIZES = (6,)
     PRIOR_SAMPLES = (7,)
+    TEST_POINTS = (8,)
 
 
 def stream_key(stream: Stream, seed: int = 0) -> jax.Array:

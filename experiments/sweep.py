@@ -84,9 +84,13 @@ def parse(argv: Sequence[str], *, num_devices: int = 0) -> Sweep:
             "nothing is swept: give --sweep.FIELD=VALUE,VALUE,... or --sweep=FILE.py"
         )
     fields = list(dict.fromkeys(field for own in overrides for field in own))
-    return Sweep(
-        grid.expand(config, overrides), fields, num_lanes, num_devices, workdir
-    )
+    runs = grid.expand(config, overrides)
+    if any(run.config.eval.std_error for run in runs):
+        raise ConfigError(
+            "config.eval.std_error is for a single run, and the rows of a sweep are of "
+            "the same test points: set config.eval.num_points"
+        )
+    return Sweep(runs, fields, num_lanes, num_devices, workdir)
 
 
 def run(sweep: Sweep, workdir: Path) -> list[dict[str, Any]]:

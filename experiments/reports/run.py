@@ -68,15 +68,24 @@ def _numbers(result: Result) -> dict[str, Any]:
         "timings": result.timings,
     }
     if result.likelihood is not None:
-        found = describe(result.likelihood)
+        points, whole = result.likelihood
+        found = describe(points)
         numbers["importance_sampling"] = {
             "log_likelihood": found["log_likelihood"],
             "std_error": found["std_error"],
             "ess_mean": found["ess"]["mean"],
             "ess_5th_percentile": found["ess"]["5%"],
             "num_samples": result.config.eval.num_samples,
-            "num_points": len(result.likelihood.indices),
+            "num_points": len(points.indices),
         }
+        if whole is not None:
+            spread = found["std_error"] * len(points.indices) ** 0.5
+            numbers["importance_sampling"]["test_set"] = {
+                "log_likelihood": float(whole.mean),
+                "std_error": float(whole.std_error),
+                "std_error_over_images": spread / len(result.program.test) ** 0.5,
+                "proxy_samples": result.config.eval.proxy_samples,
+            }
     return numbers
 
 
@@ -85,9 +94,24 @@ def _rows(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
     if "importance_sampling" in numbers:
         found = numbers["importance_sampling"]
         k, points = found["num_samples"], found["num_points"]
+        if "test_set" in found:
+            whole = found["test_set"]
+            rows.append(
+                (
+                    "log p(x) of the test set, nats",
+                    f"{whole['log_likelihood']:.2f} ± {whole['std_error']:.2f}",
+                    f"lower bound by importance sampling: K = {k:,} at {points:,} "
+                    f"images, {whole['proxy_samples']:,} at all "
+                    f"{numbers['num_test']:,}; ± is the standard error of that choice "
+                    f"(that of the test set's images is "
+                    f"{whole['std_error_over_images']:.2f})",
+                )
+            )
         rows += [
             (
-                "log p(x), nats",
+                f"log p(x) of {points:,} images, nats"
+                if "test_set" in found
+                else "log p(x), nats",
                 f"{found['log_likelihood']:.2f} ± {found['std_error']:.2f}",
                 f"lower bound by importance sampling, K = {k:,}, {points:,} test "
                 "images; ± is the standard error over images",

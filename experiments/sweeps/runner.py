@@ -31,6 +31,8 @@ from experiments.sweeps import grid, lanes, sizing
 from experiments.sweeps.grid import Run
 from experiments.sweeps.progress import SweepProgress
 from experiments.training.loop import best_step
+from experiments.training.precision import advice, settle, with_precision
+from experiments.training.precision import describe as describe_precision
 
 __all__ = ["Sweep", "default_workdir", "train"]
 
@@ -63,15 +65,22 @@ def train(sweep: Sweep, workdir: Path, stop: StopRequest) -> list[dict[str, Any]
       StoppedError: a signal came; what is finished is on the disk.
     """
     mesh = distributed.mesh("lane", sweep.num_devices)
-    manifest = make_manifest()
     load = remembering_loader()
     sums = _data_sums(sweep, load)
+    settled = distributed.on_writer(lambda: _precisions(sweep.runs, workdir, load))
+    sweep = sweep._replace(
+        runs=[
+            run._replace(config=with_precision(run.config, settled[run.name]["chosen"]))
+            for run in sweep.runs
+        ]
+    )
+    manifest = make_manifest()
     warnings = distributed.on_writer(
         lambda: check_sweep_continues(
             workdir,
             sweep.fields,
             {run.name: run.config.to_dict() for run in sweep.runs},
-            manifest | {"data_sha256": sums},
+            manifest | {"data_sha256": sums, "precision": settled},
         )
     )
     if distributed.is_writer():
@@ -97,6 +106,7 @@ def train(sweep: Sweep, workdir: Path, stop: StopRequest) -> list[dict[str, Any]
                 "runs one by one with experiments.mnist"
             )
         own = manifest | {
+            "precision": settled[group[0].name],
             "data_sha256": dataset.sha256,
             "grown_from": [],
             "num_epochs": program.num_epochs,
@@ -132,6 +142,27 @@ def train(sweep: Sweep, workdir: Path, stop: StopRequest) -> list[dict[str, Any]
     if distributed.is_writer():
         shutil.rmtree(workdir / "lanes", ignore_errors=True)
     return [done[run.name] for run in sweep.runs]
+
+
+def _precisions(
+    runs: list[Run], workdir: Path, load: Callable[[ConfigDict], Dataset]
+) -> dict[str, dict[str, Any]]:
+    """`{run: what its precision is and why}`, timed once for what is compiled once."""
+    kept: dict[str, Any] = {}
+    if (workdir / "run.json").exists() and (workdir / "sweep.json").exists():
+        had = read_json(workdir / "sweep.json").get("runs", {})
+        kept = {name: {"chosen": config["precision"]} for name, config in had.items()}
+        kept |= read_json(workdir / "run.json").get("precision", {})
+    found: dict[str, dict[str, Any]] = {}
+    for group in grid.groups(runs):
+        config, earlier = group[0].config, kept.get(group[0].name)
+        entry = settle(config, load(config), earlier)
+        found |= {run.name: entry for run in group}
+        if earlier is None and (chosen := describe_precision(entry)):
+            print(chosen)
+        if earlier is None and (slow := advice(entry)):
+            print(f"warning: {slow}", file=sys.stderr, flush=True)
+    return found
 
 
 def _data_sums(sweep: Sweep, load: Callable[[ConfigDict], Dataset]) -> dict[str, str]:

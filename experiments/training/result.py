@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from experiments import data
 from experiments.evaluation.bounds import BoundEvaluation
-from experiments.evaluation.points import Measured
+from experiments.evaluation.sampled import SampledLikelihood
 from experiments.program import Program
 
 __all__ = ["Result"]
@@ -22,8 +22,8 @@ class Result(NamedTuple):
       params: the trained parameters.
       metrics: the lines of `metrics.jsonl`.
       test: the bound on all of the test split.
-      likelihood: importance-sampled log p(x) of test points, or None where it is not
-        defined or not asked for.
+      likelihood: importance-sampled log p(x) of test points, and its mean over the
+        test split; None where it is not defined or not asked for.
       timings: seconds and images per second, which differ from run to run.
     """
 
@@ -33,5 +33,5 @@ class Result(NamedTuple):
     params: Any
     metrics: list[dict[str, Any]]
     test: BoundEvaluation
-    likelihood: Measured | None
+    likelihood: SampledLikelihood | None
     timings: dict[str, float]

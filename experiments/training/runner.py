@@ -11,7 +11,6 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -19,21 +18,15 @@ from ml_collections import ConfigDict
 
 from experiments.errors import ConfigError, WorkdirError
 from experiments.evaluation.bounds import bound_evaluator
-from experiments.evaluation.estimators import importance
-from experiments.evaluation.points import (
-    Measured,
-    evenly_spaced,
-    point_evaluator,
-    points_identity,
-    stop_together,
-)
+from experiments.evaluation.points import stop_together
+from experiments.evaluation.sampled import SampledLikelihood, log_likelihood
 from experiments.processes import distributed
 from experiments.processes.interruption import StopRequest
 from experiments.program import Program, build, load_dataset
 from experiments.storage.atomic import read_json, write_json
 from experiments.storage.manifest import make_manifest
-from experiments.storage.parts import Parts
 from experiments.storage.workdir import check_continues
+from experiments.training import precision
 from experiments.training.loop import Trained, train
 from experiments.training.progress import announce, print_points
 from experiments.training.result import Result
@@ -81,6 +74,9 @@ def run(
     """
     started = time.perf_counter()
     mesh = _mesh(config, num_devices)
+    earlier = distributed.on_writer(lambda: precision.before(workdir))
+    if config.precision == "auto" and earlier is not None:
+        config = precision.with_precision(config, earlier["chosen"])
     manifest = make_manifest() | {"num_devices": mesh.size if mesh else 1}
 
     def check() -> list[str]:
@@ -88,8 +84,11 @@ def run(
 
     distributed.on_writer(check)  # before the data are read: that takes longer
     dataset = load_dataset(config)
+    settled = distributed.on_writer(lambda: precision.settle(config, dataset, earlier))
+    config = precision.with_precision(config, settled["chosen"])
     program = build(config, dataset)
     manifest |= {
+        "precision": settled,
         "data_sha256": dataset.sha256,
         "num_epochs": program.num_epochs,
         "steps_per_epoch": program.steps_per_epoch,
@@ -98,12 +97,15 @@ def run(
     manifest["grown_from"], grown = distributed.on_writer(
         lambda: _lengths(config, workdir, program)
     )
+    slow = "" if earlier else precision.advice(settled)
     if distributed.is_writer():
-        for warning in warnings + grown:
+        for warning in filter(None, [*warnings, *grown, slow]):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
         write_json(workdir / "run.json", manifest)
         write_json(workdir / "config.json", config.to_dict())
     announce(config, dataset, program, manifest["num_devices"])
+    if chosen := precision.describe(settled):
+        print(chosen)
     print(f"workdir {workdir}", flush=True)
 
     trained = train(config, program, workdir, stop, mesh)
@@ -116,8 +118,19 @@ def run(
     stop_together(stop)
     likelihood = None
     if config.eval.num_samples and program.is_likelihood:
-        likelihood = _log_likelihood(
-            config, program, trained.params, dataset.sha256, workdir, stop, mesh
+        print(
+            f"log p(x) of test images with {config.eval.num_samples:,} importance "
+            "samples each"
+        )
+        likelihood = log_likelihood(
+            config,
+            program,
+            trained.params,
+            dataset.sha256,
+            workdir,
+            stop,
+            mesh,
+            print_points,
         )
     return Result(
         config,
@@ -135,7 +148,7 @@ def _timings(
     config: ConfigDict,
     program: Program,
     trained: Trained,
-    likelihood: Measured | None,
+    likelihood: SampledLikelihood | None,
     workdir: Path,
     started: float,
 ) -> dict[str, float]:
@@ -145,7 +158,8 @@ def _timings(
         "training_images_per_second": num_samples / trained.seconds,
     }
     if likelihood is not None:
-        speed = len(likelihood.indices) / likelihood.seconds
+        points = likelihood.points
+        speed = len(points.indices) / points.seconds
         timings["evaluation_images_per_second"] = speed
     timings["total_seconds"] = time.perf_counter() - started
     with contextlib.suppress(WorkdirError, KeyError):
@@ -195,33 +209,3 @@ def _lengths(
         "length: from here on they are those of the longer run, but what is done was "
         "done with the old ones, so this is not the run that was long from the start"
     ]
-
-
-def _log_likelihood(
-    config: ConfigDict,
-    program: Program,
-    params: Any,
-    data_sha256: str,
-    workdir: Path,
-    stop: StopRequest,
-    mesh: Mesh | None,
-) -> Measured:
-    estimator = importance(
-        program.likelihood_model,
-        num_samples=config.eval.num_samples,
-        chunk_size=config.eval.chunk_size,
-        batch_size=config.eval.batch_size,
-    )
-    evaluate = point_evaluator(estimator, program.to_input, mesh=mesh, share=True)
-    parts = Parts(
-        workdir / "evaluation" / "log_likelihood.jsonl",
-        points_identity(config, params, data_sha256) | estimator.settings,
-    )
-    indices = evenly_spaced(len(program.test), config.eval.num_points)
-    print(
-        f"log p(x) of {len(indices):,} test images with {config.eval.num_samples:,} "
-        "importance samples each"
-    )
-    return evaluate(
-        params, program.test, indices, parts=parts, stop=stop, report=print_points
-    )

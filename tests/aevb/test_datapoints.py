@@ -66,3 +66,67 @@ def test_bits_per_dim_counts_the_scaling():
     assert aevb.bits_per_dim(jnp.zeros(()), num_dims=3, levels=256) == 8
     one_bit = aevb.bits_per_dim(jnp.log(0.5) * 3, num_dims=3, levels=1)
     np.testing.assert_allclose(one_bit, 1, rtol=1e-6)
+
+
+def test_a_sampled_mean_is_exact_where_the_proxy_tells_the_value():
+    proxies = jax.random.normal(jax.random.key(0), (50,))
+    values = 3.0 - 2.0 * proxies
+    chosen = jnp.array([4, 11, 30, 42])
+    found = aevb.sampled_mean(values[chosen], proxies[chosen], proxies)
+    np.testing.assert_allclose(found.mean, jnp.mean(values), rtol=1e-5)
+    np.testing.assert_allclose(found.slope, -2.0, rtol=1e-5)
+    assert found.std_error < 1e-5
+
+
+def test_a_sampled_mean_and_its_error_are_those_of_repeated_sampling():
+    size, num_sampled, num_repeats = 400, 60, 4000
+    proxy_key, noise_key, key = jax.random.split(jax.random.key(1), 3)
+    proxies = 20 * jax.random.normal(proxy_key, (size,))
+    noise = jax.random.normal(noise_key, (size,))
+    values = proxies + noise + 0.01 * proxies**2  # not a line
+
+    def once(key):
+        chosen = jax.random.permutation(key, size)[:num_sampled]
+        return aevb.sampled_mean(values[chosen], proxies[chosen], proxies)
+
+    found = jax.jit(jax.vmap(once))(jax.random.split(key, num_repeats))
+    spread = jnp.std(found.mean, ddof=1)
+    # The bias of a regression, to first order (Cochran, eq. 7.35).
+    p = proxies - jnp.mean(proxies)
+    residual = values - jnp.mean(values) - p * jnp.sum(p * values) / jnp.sum(p**2)
+    share = num_sampled / size
+    expected = -(1 - share) / num_sampled * jnp.sum(residual * p**2) / jnp.sum(p**2)
+    bias = jnp.mean(found.mean) - jnp.mean(values)
+    tolerance = 4 * spread / num_repeats**0.5
+    assert abs(bias - expected) < tolerance + 0.1 * abs(expected)
+    assert abs(expected) > tolerance  # the test would see a bias
+    stated = jnp.sqrt(jnp.mean(found.std_error**2))
+    np.testing.assert_allclose(stated, spread, rtol=0.1)
+    # Without a proxy it is the mean of the sample, and its error is the textbook's.
+    nothing = jnp.zeros(size)
+    plain = aevb.sampled_mean(values[:60], nothing[:60], nothing)
+    assert plain.mean == jnp.mean(values[:60])
+    expected = jnp.std(values[:60], ddof=2) * jnp.sqrt(1 / 60 - 1 / size)
+    np.testing.assert_allclose(plain.std_error, expected, rtol=1e-5)
+    assert plain.std_error > 3 * spread
+
+
+def test_a_sampled_mean_of_all_datapoints_has_no_error():
+    values = jax.random.normal(jax.random.key(0), (9,))
+    found = aevb.sampled_mean(values, values**2, values**2)
+    np.testing.assert_allclose(found.mean, jnp.mean(values), rtol=1e-6)
+    assert found.std_error == 0
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((4,), (5,), (9,)), r"shapes \(4,\), \(5,\) and \(9,\)"),
+        (((4, 1), (4, 1), (9,)), "expected \\[n\\]"),
+        (((2,), (2,), (9,)), "2 values of 9 datapoints, expected at least 3"),
+        (((9,), (9,), (5,)), "9 values of 5 datapoints"),
+    ],
+)
+def test_a_sampled_mean_says_what_does_not_fit(shapes, message):
+    with pytest.raises(ValueError, match=message):
+        aevb.sampled_mean(*(jnp.zeros(shape) for shape in shapes))

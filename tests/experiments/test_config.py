@@ -197,8 +197,8 @@ def see(cache: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., S
                 for line in found.metrics
             ],
             kept=Checkpoints(workdir).steps(),
-            indices=found.likelihood.indices.tolist(),
-            log_likelihood=found.likelihood.values["log_likelihood"].tolist(),
+            indices=found.likelihood.points.indices.tolist(),
+            log_likelihood=found.likelihood.points.values["log_likelihood"].tolist(),
             programs=programs,
         )
 

@@ -67,14 +67,14 @@ def test_a_run_leaves_all_that_it_promises(finished):
     page = (workdir / "report.html").read_text()
     HTMLParser().feed(page)
     assert page.count("data:image/png;base64,") == len(pictures)
-    assert f"{describe(result.likelihood)['log_likelihood']:.2f}" in page
+    assert f"{describe(result.likelihood.points)['log_likelihood']:.2f}" in page
 
 
 def test_the_test_bound_is_of_all_points_and_log_p_of_evenly_spaced_ones(finished):
     _, result = finished
     assert len(result.test.means) == 10_000
-    assert result.likelihood.indices.tolist() == list(range(0, 10_000, 500))
-    found = describe(result.likelihood)
+    assert result.likelihood.points.indices.tolist() == list(range(0, 10_000, 500))
+    found = describe(result.likelihood.points)
     assert found["log_likelihood"] > float(result.test.bound) - 10 * found["std_error"]
 
 
@@ -120,7 +120,7 @@ def test_a_gaussian_likelihood_runs_end_to_end(tmp_path):
         "epochs": 1,
     }
     result = run(tmp_path / "gaussian", **changes)
-    found = describe(result.likelihood)
+    found = describe(result.likelihood.points)
     # A density over 784 scaled pixels: far above any log probability of binary ones.
     assert found["log_likelihood"] > float(result.test.bound) - 10 * found["std_error"]
     assert result.test.kl_per_dim.shape == (2,)
@@ -146,7 +146,9 @@ def test_the_same_points_and_samples_have_the_same_number_in_both_programs(
     command = [f"--workdir={workdir}", f"--out={tmp_path / 'out'}", *options]
     assert marginal_likelihood.main(command) == 0
     [other] = json.loads((tmp_path / "out" / "results.json").read_text())["estimates"]
-    assert other["log_likelihood"] == describe(result.likelihood)["log_likelihood"]
+    assert (
+        other["log_likelihood"] == describe(result.likelihood.points)["log_likelihood"]
+    )
 
 
 def test_moved_data_are_the_same_data(tmp_path):

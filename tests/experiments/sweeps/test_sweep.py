@@ -101,6 +101,7 @@ def test_a_file_gives_any_list(tmp_path):
         (["--sweep.seed=1", "--lanes=many"], "expected a whole number"),
         (["--sweep.seed=1", "--sweep=grid.py"], "one or the other"),
         (["--sweep=no_such_file.py"], "no_such_file.py"),
+        (["--sweep.seed=1", "--config.eval.std_error=0.1"], "set config.eval.num_poi"),
     ],
 )
 def test_a_wrong_sweep_is_refused_in_one_line(arguments, message):
@@ -333,7 +334,7 @@ def test_a_run_of_a_sweep_is_finished_by_the_single_program(finished, tmp_path, 
     result = mnist.run(asked.runs[0].config, folder)
     assert "continues from step 30" in capsys.readouterr().out
     assert float(result.test.bound) == pytest.approx(rows[0]["test_bound"], rel=1e-5)
-    log_likelihood = describe(result.likelihood)["log_likelihood"]
+    log_likelihood = describe(result.likelihood.points)["log_likelihood"]
     assert log_likelihood == pytest.approx(rows[0]["log_likelihood"], rel=1e-5)
 
 

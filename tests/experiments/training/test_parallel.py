@@ -277,8 +277,8 @@ def test_a_run_on_four_devices_is_the_run_on_one(one_device, tmp_path):
     bound = float(one_device.test.bound)
     assert float(four.test.bound) == pytest.approx(bound, rel=1e-5)
     np.testing.assert_allclose(
-        four.likelihood.values["log_likelihood"],
-        one_device.likelihood.values["log_likelihood"],
+        four.likelihood.points.values["log_likelihood"],
+        one_device.likelihood.points.values["log_likelihood"],
         rtol=1e-4,
     )
 
