@@ -13,7 +13,9 @@ and medians count. Give it the machine alone; the ratios are what to read.
 
 import argparse
 import json
+import os
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -139,6 +141,9 @@ def main() -> None:
     print(header(), flush=True)
     results: list[dict[str, Any]] = []
     began = time.perf_counter()
+    # Else PyTorch finds what it compiled in an earlier run.
+    cache = tempfile.TemporaryDirectory()
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", cache.name)
     for case in cases:
         results.append(measure(case, args.repeats, left_out))
         print(row(results[-1]), flush=True)
