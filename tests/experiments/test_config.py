@@ -166,6 +166,7 @@ class Seen(NamedTuple):
     kept: list[int]
     indices: list[int]
     log_likelihood: list[float]
+    whole: list[float] | None
     programs: list[str]
 
 
@@ -190,6 +191,7 @@ def see(cache: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., S
         ):
             patch.setattr(jax.stages.Lowered, "compile", spy)
             found = run(small(**{**SHORT, **changes}), workdir)
+        whole = found.likelihood.whole
         return Seen(
             params=jax.device_get(found.params),
             metrics=[
@@ -199,6 +201,7 @@ def see(cache: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., S
             kept=Checkpoints(workdir).steps(),
             indices=found.likelihood.points.indices.tolist(),
             log_likelihood=found.likelihood.points.values["log_likelihood"].tolist(),
+            whole=whole and [float(number) for number in whole],
             programs=programs,
         )
 
@@ -213,6 +216,8 @@ LOOKS: dict[str, tuple[object, set[str]]] = {
     "eval.curve": ("test", {"metrics"}),
     "eval.num_samples": (11, {"log_likelihood", "programs"}),
     "eval.num_points": (5, {"indices", "log_likelihood"}),
+    "eval.proxy_samples": (3, {"whole", "programs"}),
+    "eval.std_error": (30.0, {"indices", "log_likelihood", "whole"}),
     "eval.chunk_size": (4, {"programs"}),
     "eval.batch_size": (2, {"programs"}),
     "eval.precision": ("bfloat16", {"log_likelihood", "programs"}),

@@ -16,6 +16,9 @@ from experiments.sweeps.runner import Sweep
 from experiments.sweeps.runner import train as train_sweep
 from experiments.training import precision
 
+# optax counts its steps in int32.
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
 NO_LIKELIHOOD = {"eval.num_samples": 0, "epochs": 2}
 FAST = {"float32": 3.0, "bfloat16": 2.0}
 SLOW = {"float32": 2.0, "bfloat16": 5.0}
