@@ -109,7 +109,7 @@ def base() -> ConfigDict:
     config.eval.curve = "valid"  # the split that is evaluated while training
     config.eval.num_samples = 5000  # K of the final log p(x); 0: do not estimate it
     config.eval.num_points = 500  # evenly spaced test points for it; 0: all
-    config.eval.proxy_samples = 100  # K of all test points, for their mean; 0: no mean
+    config.eval.proxy_samples = 30  # K of all test points, for their mean; 0: no mean
     config.eval.std_error = 0.0  # of that mean, nats: as many random points as it takes
     config.eval.chunk_size = 500  # samples of a datapoint at a time
     config.eval.batch_size = 10  # datapoints at a time

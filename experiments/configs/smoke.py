@@ -18,4 +18,5 @@ def get_config() -> ConfigDict:
     config.eval.every = 2
     config.eval.num_samples = 100
     config.eval.num_points = 50
+    config.eval.proxy_samples = 10
     return config

@@ -1,9 +1,9 @@
 """log p(x) of a whole test set, from many samples of some of its images.
 
 K = 5000 samples of every test image take several times as long as training. What
-spreads the images' log p(x) is nearly all seen with a hundred samples: those are drawn
-of every image, K of some, and the mean of all follows with the error of that choice
-(`aevb.sampled_mean`).
+spreads the images' log p(x) is nearly all seen with a few dozen samples: those are
+drawn of every image, K of some, and the mean of all follows with the error of that
+choice (`aevb.sampled_mean`).
 """
 
 from collections.abc import Callable

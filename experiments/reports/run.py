@@ -100,11 +100,10 @@ def _rows(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
                 (
                     "log p(x) of the test set, nats",
                     f"{whole['log_likelihood']:.2f} ± {whole['std_error']:.2f}",
-                    f"lower bound by importance sampling: K = {k:,} at {points:,} "
-                    f"images, {whole['proxy_samples']:,} at all "
-                    f"{numbers['num_test']:,}; ± is the standard error of that choice "
-                    f"(that of the test set's images is "
-                    f"{whole['std_error_over_images']:.2f})",
+                    f"lower bound, K = {k:,} at {points:,} images and "
+                    f"{whole['proxy_samples']:,} at all {numbers['num_test']:,}; ± is "
+                    "the error of that choice, "
+                    f"{whole['std_error_over_images']:.2f} that of other images",
                 )
             )
         rows += [
