@@ -30,14 +30,15 @@ _NUM_STEPS, _NUM_REPEATS = 10, 5
 def before(workdir: Path) -> dict[str, Any] | None:
     """What the run in a directory has: its entry in the manifest; None without a run.
 
-    A run of a time when there was no entry has `{"chosen": ...}` alone.
+    A run that was begun before there was an entry has `{"chosen": ...}` alone.
 
     Raises:
       WorkdirError: a file of it cannot be read.
     """
     if not all((workdir / name).exists() for name in ("config.json", "run.json")):
         return None
-    chosen = read_json(workdir / "config.json").get("precision")
+    # Before there was a choice, all was float32.
+    chosen = read_json(workdir / "config.json").get("precision", "float32")
     entry = read_json(workdir / "run.json").get("precision")
     return entry if entry else {"chosen": chosen}
 
