@@ -208,10 +208,14 @@ class GaussianMLP(_MLP):
         (`init_w` of `DLVM` and of `VAE_Z_X`, `dpkingma/anglepy` 4938fea). That is
         `log_variance_init=nn.initializers.normal(0.01)`. The paper's own runs had no
         published revision: that they used this start is likely, not certain.
+      min_log_scale: the least log standard deviation; what is below has that one, and
+        no gradient. As a decoder's variance goes to 0 at a datapoint its likelihood has
+        no bound: the width of a pixel's rounding is a natural floor. None is no floor.
     """
 
     mean_activation: Activation | None = None
     log_variance_init: Initializer = nn.initializers.zeros
+    min_log_scale: float | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> DiagNormal:
@@ -226,7 +230,10 @@ class GaussianMLP(_MLP):
             kernel_init=self.log_variance_init,
             bias_init=nn.initializers.zeros,
         )(h)
-        return DiagNormal(loc, 0.5 * log_variance)
+        log_scale = 0.5 * log_variance
+        if self.min_log_scale is not None:
+            log_scale = jnp.maximum(log_scale, self.min_log_scale)
+        return DiagNormal(loc, log_scale)
 
 
 def linen_model(

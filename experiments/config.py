@@ -19,6 +19,7 @@ from experiments.errors import ConfigError
 
 __all__ = [
     "ACTIVATIONS",
+    "ALGORITHMS",
     "INITIALIZERS",
     "base",
     "flatten",
@@ -52,6 +53,9 @@ INITIALIZERS: dict[str, Callable[[float], Callable]] = {
     ),
     "normal": nn.initializers.normal,
 }
+ALGORITHMS = ("aevb", "wake_sleep", "mcem")
+# What N(0, s^2) is on: see `aevb.log_weight_prior` for the author's two readings.
+WEIGHT_PRIORS = ("matrices", "encoder_biases", "all")
 ESTIMATORS = ("sgvb_a", "sgvb_b", "stl", "iwae")
 SCHEDULES = ("constant", "cosine", "burda")
 BINARIZATIONS = ("dynamic", "static", "grey")
@@ -87,13 +91,20 @@ def base() -> ConfigDict:
     config.bias_init_scale = 0.0  # standard deviation of the biases
     config.output_bias_from_data = True  # start from the mean image
     config.likelihood = "bernoulli"  # or gaussian, with a sigmoid mean
+    # Of a gaussian likelihood: its least standard deviation, in units of x; 0: none.
+    config.min_scale = 0.0
+    # And the standard deviation of the first weights of its log variance.
+    config.log_variance_init_scale = 0.0
     # Of products: float32, tensorfloat32, bfloat16; auto times float32 and bfloat16.
     config.precision = "float32"
 
+    config.algorithm = "aevb"  # wake_sleep, mcem: the paper's baselines
+    config.dream_clip = 0.0  # of wake_sleep: a dream's P(1) stays this far from 0 and 1
     config.estimator = "sgvb_b"  # sgvb_a (eq. 6), sgvb_b (eq. 7), stl, iwae
     config.num_samples = 1  # L, or K of iwae
     config.beta = 1.0  # of the KL in what is maximised; 1 is the bound itself
     config.weight_prior = 0.0  # standard deviation of N(0, s^2) on weights; 0: none
+    config.weight_prior_on = "matrices"  # matrices, encoder_biases (as well), all
 
     config.epochs = 50
     config.train_samples = 0  # instead of epochs: 10_000_000 is the paper's 1e7
@@ -103,6 +114,13 @@ def base() -> ConfigDict:
     config.learning_rate = 3e-3
     config.schedule = "cosine"  # constant, cosine (to zero), burda (8 stages)
     config.warmup = 0.1  # the share of training over which the step size rises from 0
+
+    config.hold = 0  # first updates that fill the optimizer's sums and move nothing
+
+    config.mcem = ConfigDict()
+    config.mcem.leapfrog_steps = 10  # of the one proposal of an iteration
+    config.mcem.weight_updates = 5  # of an iteration, on what was drawn
+    config.mcem.acceptance = 0.9  # what the step size of the integrator is steered to
 
     config.eval = ConfigDict()
     config.eval.every = 5  # epochs between evaluations; the last one always is
@@ -118,6 +136,7 @@ def base() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 5  # epochs between checkpoints; a signal saves one too
     config.checkpoint.keep = 3  # the last so many, and the best on validation
+    config.checkpoint.at = ()  # epochs whose checkpoints are kept besides
     return config
 
 
@@ -239,7 +258,9 @@ def validate(config: ConfigDict) -> None:
     _choices(config, "likelihood", LIKELIHOODS)
     _choices(config, "precision", (*PRECISIONS, "auto"))
     _choices(config, "eval.precision", PRECISIONS)
+    _choices(config, "algorithm", ALGORITHMS)
     _choices(config, "estimator", ESTIMATORS)
+    _choices(config, "weight_prior_on", WEIGHT_PRIORS)
     _choices(config, "schedule", SCHEDULES)
     _choices(config, "eval.curve", CURVES)
 
@@ -255,6 +276,14 @@ def validate(config: ConfigDict) -> None:
         _at_least(config, name, 0)
     for name in ("eval.proxy_samples", "eval.std_error"):
         _at_least(config, name, 0)
+    for name in ("hold", "min_scale", "log_variance_init_scale"):
+        _at_least(config, name, 0)
+    if not 0 <= config.dream_clip < 0.5:
+        raise _error("dream_clip", config.dream_clip, "a probability, 0 or more, < 0.5")
+    for name in ("mcem.leapfrog_steps", "mcem.weight_updates"):
+        _at_least(config, name, 1)
+    if not 0 < config.mcem.acceptance < 1:
+        raise _error("mcem.acceptance", config.mcem.acceptance, "between 0 and 1")
     for name in ("weight_prior", "beta"):
         _at_least(config, name, 0)
     for name in ("learning_rate", "init_scale"):
@@ -266,6 +295,8 @@ def validate(config: ConfigDict) -> None:
         raise _error("seed", config.seed, "below 2**32")
     if not config.data.name:
         raise _error("data.name", config.data.name, "a data set's name, such as mnist")
+    if not all(type(epoch) is int and epoch >= 1 for epoch in config.checkpoint.at):
+        raise _error("checkpoint.at", config.checkpoint.at, "epochs, such as (10, 100)")
     widths = config.hidden_dims
     if not all(type(width) is int and width >= 1 for width in widths):
         raise _error("hidden_dims", widths, "widths of at least 1, such as (500, 500)")
@@ -288,6 +319,24 @@ def validate(config: ConfigDict) -> None:
         )
     if config.beta != 1 and config.estimator == "iwae":
         raise _error("beta", config.beta, "1 with estimator=iwae, which has no KL term")
+    if config.algorithm != "aevb":
+        for name in ("estimator", "num_samples", "beta"):
+            if get_field(config, name) != get_field(base(), name):
+                raise ConfigError(
+                    f"config.{name} is {get_field(config, name)!r} and "
+                    f"config.algorithm is {config.algorithm}, which has no such "
+                    f"choice: set config.{name}={get_field(base(), name)}"
+                )
+    if config.dream_clip and (config.algorithm, config.likelihood) != (
+        "wake_sleep",
+        "bernoulli",
+    ):
+        raise _error(
+            "dream_clip", config.dream_clip, "0 but with wake_sleep and bernoulli"
+        )
+    for name in ("min_scale", "log_variance_init_scale"):
+        if get_field(config, name) and config.likelihood != "gaussian":
+            raise _error(name, get_field(config, name), "0 with likelihood=bernoulli")
     if config.schedule == "burda" and config.warmup:
         raise _error("warmup", config.warmup, "0 with schedule=burda")
     if config.eval.curve == "valid" and not config.data.num_valid:

@@ -33,6 +33,7 @@ class Stream(Enum):
     STEP_SIZES = (6,)
     PRIOR_SAMPLES = (7,)
     TEST_POINTS = (8,)
+    APPENDIX_D = (9,)
 
 
 def stream_key(stream: Stream, seed: int = 0) -> jax.Array:

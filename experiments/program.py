@@ -5,28 +5,26 @@ jits, and what a sweep puts under `jax.vmap`.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
 import aevb
 from aevb import nets
-from experiments.config import ACTIVATIONS, INITIALIZERS, optimizer_arguments
+from experiments.algorithms import ALGORITHMS, Hyperparameters
+from experiments.config import ACTIVATIONS, INITIALIZERS
 from experiments.data import Dataset, load
 from experiments.errors import ConfigError
 from experiments.keys import Stream, initial_key, stream_key
 
 __all__ = [
-    "Hyperparameters",
     "Program",
-    "aevb_algorithm",
     "binarize",
     "build",
     "hyperparameters",
@@ -42,28 +40,6 @@ _PRODUCTS = {
     "tensorfloat32": nets.tensorfloat32_dot_general,
     "bfloat16": nets.bfloat16_dot_general,
 }
-
-# Burda et al.: 3^i passes at 1e-3 * 10^(-i/7), i = 0 .. 7; 3280 passes in all.
-_BURDA_PASSES = [3**i for i in range(8)]
-
-
-class Hyperparameters(NamedTuple):
-    """What may differ between lanes of one compiled program; all may be traced.
-
-    Attributes:
-      learning_rate: `[]` the (peak) step size.
-      weight_prior: `[]` the standard deviation of N(0, s² I) on the weights; ignored
-        by a program that was built without a weight prior.
-      beta: `[]` the weight of the KL term in the objective (Higgins et al. 2017; 1 is
-        the bound); the importance-weighted bound has no such term.
-      optimizer_args: `{name: []}` arguments of the optimizer that take the place of
-        those in `config.optimizer_args`.
-    """
-
-    learning_rate: jax.Array | float
-    weight_prior: jax.Array | float
-    beta: jax.Array | float = 1.0
-    optimizer_args: Mapping[str, jax.Array | float] = {}
 
 
 class Program(NamedTuple):
@@ -86,6 +62,7 @@ class Program(NamedTuple):
       steps_per_epoch: updates of an epoch.
       is_likelihood: whether log p(x|z) is one: not for grey pixels under a Bernoulli.
       is_streamed: whether `train` is read from the disk while training.
+      has_encoder: whether the model has a q(z|x), and so a bound: not with MCEM.
     """
 
     model: aevb.Model
@@ -101,21 +78,15 @@ class Program(NamedTuple):
     steps_per_epoch: int
     is_likelihood: bool
     is_streamed: bool
+    has_encoder: bool
 
 
-def build(
-    config: ConfigDict,
-    dataset: Dataset,
-    *,
-    algorithm: Callable[..., aevb.Algorithm] | None = None,
-) -> Program:
+def build(config: ConfigDict, dataset: Dataset) -> Program:
     """Builds a run's functions from a validated configuration and its data.
 
     Args:
       config: validated.
       dataset: its data.
-      algorithm: how the model is trained, called as `aevb_algorithm` is, which is the
-        default.
 
     Raises:
       ConfigError: the configuration does not fit the data.
@@ -168,7 +139,7 @@ def build(
         likelihood_model=_model(config, dataset, config.eval.precision),
         init=lambda key: model.init(key, example),
         algorithm=partial(
-            algorithm or aevb_algorithm,
+            ALGORITHMS[config.algorithm],
             config,
             model,
             num_train,
@@ -185,6 +156,7 @@ def build(
         steps_per_epoch=steps_per_epoch,
         is_likelihood=config.likelihood == "gaussian" or binarization != "grey",
         is_streamed=is_streamed,
+        has_encoder=config.algorithm != "mcem",
     )
 
 
@@ -264,10 +236,19 @@ def _model(config: ConfigDict, dataset: Dataset, precision: str) -> aevb.Model:
     widths = tuple(config.hidden_dims)
     encoder = nets.GaussianMLP(config.latent_dim, widths, **shared)
     if config.likelihood == "gaussian":
+        log_variance_init = nn.initializers.zeros
+        if config.log_variance_init_scale:
+            scale = config.log_variance_init_scale
+            log_variance_init = nn.initializers.normal(scale)
         decoder: nn.Module = nets.GaussianMLP(
-            data_dim, widths[::-1], mean_activation=nn.sigmoid, **shared
+            data_dim,
+            widths[::-1],
+            mean_activation=nn.sigmoid,
+            log_variance_init=log_variance_init,
+            min_log_scale=math.log(config.min_scale) if config.min_scale else None,
+            **shared,
         )
-        return nets.linen_model(encoder, decoder)
+        return _trained_part(config, nets.linen_model(encoder, decoder))
 
     output_bias_init = None
     if config.output_bias_from_data:
@@ -279,107 +260,21 @@ def _model(config: ConfigDict, dataset: Dataset, precision: str) -> aevb.Model:
     decoder = nets.BernoulliMLP(
         data_dim, widths[::-1], output_bias_init=output_bias_init, **shared
     )
-    return nets.linen_model(encoder, decoder)
+    return _trained_part(config, nets.linen_model(encoder, decoder))
 
 
-def _bound(config: ConfigDict, model: aevb.Model, beta: jax.Array | float) -> Callable:
-    """`bound(params, key, x) -> (value, metrics)` of the configured estimator.
+def _trained_part(config: ConfigDict, model: aevb.Model) -> aevb.Model:
+    """The model, without the encoder's parameters where nothing trains them."""
+    if config.algorithm != "mcem":
+        return model
 
-    The value is what is maximised, with beta; metrics["bound"] is the bound, without.
-    """
-    estimators: dict[str, Callable[..., Any]] = {
-        "sgvb_a": aevb.elbo_generic,
-        "sgvb_b": aevb.elbo,
-        "stl": partial(aevb.elbo_generic, stop_score=True),
-        "iwae": aevb.iwae,
-    }
-    estimator = estimators[config.estimator]
+    def init(key: jax.Array, x: jax.Array) -> Any:
+        params = model.init(key, x)
+        return {name: value for name, value in params.items() if name != "encoder"}
 
-    def bound(params: Any, key: jax.Array, x: jax.Array) -> tuple[jax.Array, dict]:
-        value = estimator(
-            partial(model.encode, params),
-            partial(model.decode, params),
-            key,
-            x,
-            prior=model.prior(params),
-            num_samples=config.num_samples,
+    def encode(params: Any, x: jax.Array) -> Any:
+        raise ConfigError(
+            "config.algorithm is mcem, which trains no encoder: this needs one"
         )
-        if isinstance(value, aevb.Elbo):
-            return value.reconstruction - beta * value.kl, {
-                "bound": value.value,
-                "reconstruction": value.reconstruction,
-                "kl": value.kl,
-            }
-        return value, {"bound": value}
 
-    return bound
-
-
-def aevb_algorithm(
-    config: ConfigDict,
-    model: aevb.Model,
-    num_train: int,
-    num_steps: int,
-    hyperparameters: Hyperparameters,
-    *,
-    axis_name: str | None = None,
-) -> aevb.Algorithm:
-    """Algorithm 1, stochastic gradient ascent on the configured bound.
-
-    Args:
-      config: validated.
-      model: what is trained.
-      num_train: N, the number of training datapoints.
-      num_steps: of the whole run; step sizes may depend on it.
-      hyperparameters: may be traced.
-      axis_name: of devices that share a minibatch.
-    """
-    log_prior = None
-    if config.weight_prior:
-        log_prior = partial(aevb.log_weight_prior, scale=hyperparameters.weight_prior)
-    objective = aevb.map_objective(
-        _bound(config, model, hyperparameters.beta),
-        num_datapoints=num_train,
-        log_prior=log_prior,
-        axis_name=axis_name,
-    )
-    # The paper's Adagrad starts its sum of squares at 0 (optax: 0.1).
-    defaults = (
-        {"initial_accumulator_value": 0.0} if config.optimizer == "adagrad" else {}
-    )
-    optimizer = getattr(optax, config.optimizer)(
-        _schedule(config, hyperparameters.learning_rate, num_steps),
-        **(
-            defaults
-            | optimizer_arguments(config.optimizer_args)
-            | dict(hyperparameters.optimizer_args)
-        ),
-    )
-    return aevb.gradient_algorithm(objective, optimizer, axis_name=axis_name)
-
-
-def _schedule(
-    config: ConfigDict, learning_rate: jax.Array | float, num_steps: int
-) -> optax.ScalarOrSchedule:
-    """The step size as a function of the step; `learning_rate` may be traced."""
-    warmup_steps = round(config.warmup * num_steps)
-
-    def cosine(step: jax.Array) -> jax.Array:
-        share = (step - warmup_steps) / max(num_steps - warmup_steps, 1)
-        return 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(share, 0, 1)))
-
-    def burda(step: jax.Array) -> jax.Array:
-        ends = np.cumsum(_BURDA_PASSES) / sum(_BURDA_PASSES) * num_steps
-        stage = jnp.searchsorted(jnp.asarray(ends[:-1]), step, side="right")
-        return 10.0 ** (-stage / 7)
-
-    def constant(step: jax.Array) -> jax.Array:
-        return jnp.ones(())
-
-    decay = {"constant": constant, "cosine": cosine, "burda": burda}[config.schedule]
-
-    def schedule(step: jax.Array) -> jax.Array:
-        rise = jnp.minimum((step + 1) / max(warmup_steps, 1), 1.0)
-        return learning_rate * rise * decay(step)
-
-    return schedule
+    return model._replace(init=init, encode=encode)

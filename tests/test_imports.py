@@ -37,6 +37,7 @@ CHAIN = [
     {"estimators"},
     {"marginal", "objectives"},
     {"train"},
+    {"baselines"},
 ]
 ONLY_IN = {"flax": "aevb.nets"}
 

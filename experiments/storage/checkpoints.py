@@ -14,7 +14,7 @@ import hashlib
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,7 +57,7 @@ class Checkpoints:
         self._workdir = workdir
         self._folder = workdir / "checkpoints"
         self._keep = keep
-        self._best: int | None = None
+        self._kept: Collection[int] = ()
         self._manager: Any = None
 
     def steps(self) -> list[int]:
@@ -77,7 +77,7 @@ class Checkpoints:
         state: Any,
         record: Mapping[str, Any],
         *,
-        best: int | None = None,
+        kept: Collection[int] = (),
     ) -> None:
         """Saves a state under a step, and deletes what is not kept.
 
@@ -85,7 +85,7 @@ class Checkpoints:
           step: not saved yet, and after every step that is.
           state: a tree of arrays.
           record: JSON, to be restored with it.
-          best: a step to keep beside the last ones.
+          kept: steps to keep beside the last ones.
 
         Raises:
           WorkdirError: it could not be written; the checkpoints before it are whole.
@@ -108,7 +108,7 @@ class Checkpoints:
             ],
         }
         record["sha256"] = json_digest(record)
-        self._best = best
+        self._kept = kept
         try:
             with _orbax() as ocp:
                 self._open_manager(ocp).save(
@@ -271,11 +271,11 @@ class Checkpoints:
     def should_preserve(
         self, checkpoints: Sequence[Any], *, context: Any
     ) -> Sequence[bool]:
-        """Orbax's `PreservationPolicy`: the last `keep`, and the best."""
+        """Orbax's `PreservationPolicy`: the last `keep`, and those named beside."""
         del context
         first_kept = len(checkpoints) - self._keep
         return [
-            i >= first_kept or checkpoint.step == self._best
+            i >= first_kept or checkpoint.step in self._kept
             for i, checkpoint in enumerate(checkpoints)
         ]
 

@@ -160,7 +160,7 @@ def expand(config: ConfigDict, overrides: Sequence[Mapping[str, Any]]) -> list[R
     """
     runs: dict[str, Run] = {}
     for fields in overrides:
-        own = ConfigDict(config)
+        own = config.copy_and_resolve_references()  # the groups of fields too
         single = {
             field.removeprefix(OPTIMIZER): value
             for field, value in fields.items()

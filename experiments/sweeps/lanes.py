@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import aevb
+from experiments.algorithms import Hyperparameters
 from experiments.errors import StoppedError
 from experiments.evaluation.bounds import BoundEvaluation, bound_evaluator
 from experiments.evaluation.estimators import importance
@@ -30,7 +31,7 @@ from experiments.evaluation.points import (
 from experiments.keys import run_key
 from experiments.processes import distributed
 from experiments.processes.interruption import StopRequest
-from experiments.program import Hyperparameters, Program, initial_state
+from experiments.program import Program, initial_state
 from experiments.storage.checkpoints import Checkpoints
 from experiments.sweeps.grid import OPTIMIZER, Run, traced
 from experiments.training.epochs import Reported, reported
@@ -83,17 +84,19 @@ class TrainedLanes(NamedTuple):
 
     Attributes:
       state: leaves `[R, ...]`.
+      kept: earlier states, those after the epochs of `config.checkpoint.at`.
       lines: of `metrics.jsonl`, one list a lane; it ends where the lane diverged.
       diverged: the epoch in which a lane was not finite any more, 0 where never; `[R]`.
-      test: the bound on the test split, leaves `[R, ...]`.
+      test: the bound on the test split, leaves `[R, ...]`; None without an encoder.
       likelihood: log p(x) of test points, one a lane, or None.
       seconds: in epochs, by all processes' sessions of this chunk.
     """
 
     state: aevb.State
+    kept: list[aevb.State]
     lines: list[list[dict[str, Any]]]
     diverged: list[int]
-    test: BoundEvaluation
+    test: BoundEvaluation | None
     likelihood: list[Measured] | None
     seconds: float
 
@@ -138,8 +141,10 @@ class Trainer:
         found = jax.block_until_ready(self._compiled_epoch(*arguments))
         return (*found, time.perf_counter() - began)
 
-    def bound(self, params: Any, images: jax.Array) -> BoundEvaluation:
-        """The bound of every lane on a split; on the host."""
+    def bound(self, params: Any, images: jax.Array) -> BoundEvaluation | None:
+        """The bound of every lane on a split, on the host; None without an encoder."""
+        if not self.program.has_encoder:
+            return None
         return distributed.to_host(self._bound(params, images))
 
     def log_likelihood(
@@ -153,7 +158,7 @@ class Trainer:
           report: called after every batch of points.
         """
         fields, program = self.config.eval, self.program
-        if not (fields.num_samples and program.is_likelihood):
+        if not (fields.num_samples and program.is_likelihood and program.has_encoder):
             return None
         if self._points is None:
             estimator = importance(
@@ -255,7 +260,8 @@ def train_lanes(
       runs: at most as many as it has lanes.
       folder: for the checkpoint of the lanes.
       stop: asked after every epoch, in all processes.
-      report: `report(epoch, seconds, best train bound)`, after every epoch.
+      report: `report(epoch, seconds, best train bound)`, after every epoch; without an
+        encoder the best objective.
       report_points: called after every batch of the points for log p(x).
 
     Raises:
@@ -293,9 +299,12 @@ def train_lanes(
         record = {"lines": lines, "diverged": diverged, "seconds": seconds}
         record |= {"epoch": epoch}
         distributed.on_writer(
-            lambda: checkpoints.save(epoch * program.steps_per_epoch, host, record)
+            lambda: checkpoints.save(
+                epoch * program.steps_per_epoch, host, record, kept=asked
+            )
         )
 
+    asked = {own * program.steps_per_epoch for own in config.checkpoint.at}
     saved = epoch
     with closing(checkpoints):
         while epoch < program.num_epochs:
@@ -318,16 +327,25 @@ def train_lanes(
                 own.append(
                     _line(config, i, epoch, program.steps_per_epoch, info, found)
                 )
-            bounds = info.aux["bound"][np.isfinite(info.aux["bound"])]
-            report(epoch, elapsed, float(np.max(bounds, initial=-np.inf)))
-            if last or epoch % config.checkpoint.every == 0:
+            values = info.aux.get("bound", info.objective)
+            best = np.max(values[np.isfinite(values)], initial=-np.inf)
+            report(epoch, elapsed, float(best))
+            due = epoch % config.checkpoint.every == 0 or epoch in config.checkpoint.at
+            if last or due:
                 save()
                 saved = epoch
 
     test = trainer.bound(state.params, distributed.replicate(program.test, mesh))
     likelihood = trainer.log_likelihood(state.params, stop, report_points)
+    final = program.num_epochs * program.steps_per_epoch
+
+    def earlier() -> list[aevb.State]:
+        steps = [step for step in checkpoints.steps() if step in asked - {final}]
+        return [checkpoints.read(like, step).state for step in steps]
+
     return TrainedLanes(
         first(state),
+        distributed.on_writer(earlier),
         lines,
         diverged,
         jax.tree.map(lambda leaf: leaf[:num_lanes], test),

@@ -30,7 +30,7 @@ from experiments.storage.workdir import check_sweep_continues, same_work
 from experiments.sweeps import grid, lanes, sizing
 from experiments.sweeps.grid import Run
 from experiments.sweeps.progress import SweepProgress
-from experiments.training.loop import best_step
+from experiments.training.loop import kept_steps
 from experiments.training.precision import advice, settle, with_precision
 from experiments.training.precision import describe as describe_precision
 
@@ -134,7 +134,9 @@ def train(sweep: Sweep, workdir: Path, stop: StopRequest) -> list[dict[str, Any]
             for i, run in enumerate(chunk):
                 done[run.name] = row = _row(run, trained, i, program)
                 if distributed.is_writer():
-                    _write_run(workdir / "runs" / run.name, run, trained, i, own)
+                    _write_run(
+                        workdir / "runs" / run.name, run, trained, i, program, own
+                    )
                     parts.put(run.name, row)
             if distributed.is_writer():
                 shutil.rmtree(folder)
@@ -229,7 +231,7 @@ def _row(
     run: Run, trained: lanes.TrainedLanes, i: int, program: Program
 ) -> dict[str, Any]:
     last = trained.lines[i][-1] if trained.lines[i] else {}
-    curve = run.config.eval.curve
+    curve, test = run.config.eval.curve, trained.test
     diverged = trained.diverged[i]
     samples = program.num_epochs * program.steps_per_epoch * run.config.batch_size
     seconds = trained.seconds / len(trained.lines)
@@ -243,9 +245,9 @@ def _row(
         "status": f"diverged in epoch {diverged}" if diverged else "done",
         "train_bound": last.get("train/bound"),
         f"{curve}_bound": last.get(f"{curve}/bound"),
-        "test_bound": float(trained.test.bound[i]),
-        "test_bound_std_error": float(trained.test.std_error[i]),
-        "active_units": int(trained.test.active_units[i]),
+        "test_bound": test and float(test.bound[i]),
+        "test_bound_std_error": test and float(test.std_error[i]),
+        "active_units": test and int(test.active_units[i]),
         "log_likelihood": found.get("log_likelihood"),
         "log_likelihood_std_error": found.get("std_error"),
         "ess_mean": found["ess"]["mean"] if found else None,
@@ -266,6 +268,7 @@ def _write_run(
     run: Run,
     trained: lanes.TrainedLanes,
     i: int,
+    program: Program,
     manifest: dict[str, Any],
 ) -> None:
     """A run's workdir, as `experiments.training.runner` leaves it."""
@@ -276,15 +279,18 @@ def _write_run(
     Metrics(folder, trained.lines[i]).close()
     if trained.diverged[i]:
         return
-    state = jax.tree.map(lambda leaf: leaf[i], trained.state)
     seconds = trained.seconds / len(trained.lines)
     with closing(Checkpoints(folder, keep=run.config.checkpoint.keep)) as checkpoints:
-        checkpoints.save(
-            int(state.step),
-            state,
-            {"lines": trained.lines[i], "seconds": seconds},
-            best=best_step(run.config, trained.lines[i], int(manifest["num_epochs"])),
-        )
+        for lanes_of_runs in (*trained.kept, trained.state):
+            state = jax.tree.map(lambda leaf: leaf[i], lanes_of_runs)
+            step = int(state.step)
+            lines = [line for line in trained.lines[i] if line["step"] <= step]
+            checkpoints.save(
+                step,
+                state,
+                {"lines": lines, "seconds": seconds},
+                kept=kept_steps(run.config, program, lines),
+            )
 
 
 def default_workdir(sweep: Sweep) -> Path:

@@ -32,7 +32,14 @@ from experiments.training import epochs
 from experiments.training.epochs import Reported, all_finite
 from experiments.training.progress import print_epoch
 
-__all__ = ["Trained", "best_step", "make_algorithm", "start", "train"]
+__all__ = [
+    "Trained",
+    "best_step",
+    "kept_steps",
+    "make_algorithm",
+    "start",
+    "train",
+]
 
 
 class Trained(NamedTuple):
@@ -122,9 +129,9 @@ def train(
             if blocks:
                 record["blocks"] = blocks
             host, step = jax.device_get(state), int(state.step)
-            best = best_step(config, metrics.lines, program.num_epochs)
+            kept = kept_steps(config, program, metrics.lines)
             distributed.on_writer(
-                lambda: checkpoints.save(step, host, record, best=best)
+                lambda: checkpoints.save(step, host, record, kept=kept)
             )
             return step
 
@@ -161,7 +168,8 @@ def train(
             speed = (step - first_step) * config.batch_size / trained_seconds
             metrics.write(step, scalars, events_only={"images_per_second": speed})
             print_epoch(config, program, scalars, speed)
-            if last or epoch % config.checkpoint.every == 0:
+            due = epoch % config.checkpoint.every == 0 or epoch in config.checkpoint.at
+            if last or due:
                 saved = save()
     num_trained = last_step // steps_per_epoch - first_step // steps_per_epoch
     return Trained(jax.device_get(state.params), metrics.lines, seconds, num_trained)
@@ -231,6 +239,17 @@ def best_step(
         )
     }
     return max(scores, key=lambda step: scores[step], default=None)
+
+
+def kept_steps(
+    config: ConfigDict, program: Program, lines: list[dict[str, Any]]
+) -> set[int]:
+    """The steps whose checkpoints are kept beside the last ones: the best, and those
+    that `config.checkpoint.at` asks for.
+    """
+    kept = {epoch * program.steps_per_epoch for epoch in config.checkpoint.at}
+    best = best_step(config, lines, program.num_epochs)
+    return kept if best is None else kept | {best}
 
 
 def _locate(

@@ -148,7 +148,7 @@ def test_a_checkpoint_of_another_program_is_refused(saved):
 def test_the_last_few_and_the_best_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step in range(1, 6):
-        checkpoints.save(step, state(step), {}, best=1 if step < 4 else 3)
+        checkpoints.save(step, state(step), {}, kept=(1,) if step < 4 else (3,))
     checkpoints.close()
     assert checkpoints.steps() == [3, 4, 5]
     assert {p.stem for p in (tmp_path / "checkpoints").glob("*.sha256")} == set("345")

@@ -1,0 +1,143 @@
+"""Runs the paper's experiments again and draws them over the paper's own curves.
+
+    python -m experiments.paper --samples=1e6
+    python -m experiments.paper --figures=2,4 --samples=1e7 --frey-face=frey_rawface.mat
+
+--figures names what is run: 2 (bounds of AEVB and wake-sleep), 3 (log p(x) of AEVB,
+wake-sleep and MCEM), 4 (manifolds), 5 (samples), readings (what the paper leaves open),
+beyond (binary pixels, Adam, a wake-sleep that does not collapse). --samples is the
+length of Fig. 2's runs: 1e6 takes minutes on two cores, 1e7 a few hours, 1e8 a day or
+more on a CPU.
+
+Frey Face is not bundled: without --frey-face its panels are left out. The original is
+at https://cs.nyu.edu/~roweis/data/frey_rawface.mat.
+
+The same command again continues where it stopped, exactly; report.html in the workdir
+has what is finished, and is written again after every panel.
+
+Exit codes: 0 done; 1 usage, data or workdir error; 2 diverged; 3 no usable checkpoint;
+75 stopped by a signal after saving (run the same command again).
+"""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments import cli
+from experiments.arguments import Parser
+from experiments.data import load
+from experiments.evaluation.points import Progress
+from experiments.processes.interruption import StopRequest
+from experiments.reports.paper.page import print_paper_tables, write_paper_report
+from experiments.reproduction import frey, marginal
+from experiments.reproduction.outcome import collect
+from experiments.reproduction.protocol import Panel, panels, read_sections
+from experiments.reproduction.training import find_curves, train_panel
+from experiments.storage.workdir import held
+
+__all__ = ["main", "parse", "run"]
+
+
+def run(
+    asked: Sequence[Panel], sections: Sequence[str], samples: int, workdir: Path
+) -> Path:
+    """Runs panels one after another; the page is written after each of them.
+
+    Args:
+      asked: the panels.
+      sections: of `protocol.SECTIONS`, what is shown.
+      samples: of a run of Fig. 2.
+      workdir: where everything is written and continued from.
+
+    Returns:
+      The page.
+
+    Raises:
+      StoppedError: a signal came; what is done is saved, and the page has it.
+    """
+
+    def write() -> Path:
+        return write_paper_report(collect(asked, workdir), sections, samples, workdir)
+
+    with held(workdir), StopRequest() as stop:
+        print(f"{len(asked)} panels; workdir {workdir}", flush=True)
+        for number, panel in enumerate(asked, start=1):
+            print(f"panel {number} of {len(asked)}: {panel.title}", flush=True)
+            try:
+                train_panel(panel, workdir, stop)
+                curves = find_curves(panel, workdir)
+                if panel.section == "3":
+                    marginal.measure_panel(panel, curves, workdir, stop, _print_points)
+                if panel.config.data.name == "frey_face":
+                    frey.look_at(panel, curves, workdir)
+            finally:
+                page = write()
+        print_paper_tables(collect(asked, workdir))
+        print(f"report {page}")
+    return page
+
+
+def _print_points(progress: Progress) -> None:
+    if progress.done == progress.total:
+        print(
+            f"  log p(x) of {progress.total:,} points: {progress.mean:.2f} nats, "
+            f"{progress.points_per_second:.0f} points/s",
+            flush=True,
+        )
+
+
+def _samples(text: str) -> int:
+    if not re.fullmatch(r"\d+(\.\d*)?([eE]\+?\d{1,2})?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 1e6")
+    value = float(text)
+    if not value.is_integer() or value < 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1e4 on")
+    return int(value)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Reads the command line.
+
+    Raises:
+      ConfigError: anything is wrong with it.
+    """
+    parser = Parser(prog="python -m experiments.paper", description=__doc__)
+    parser.add_argument(
+        "--figures", default="", metavar="2,3,...", help="what is run (everything)"
+    )
+    parser.add_argument(
+        "--samples", type=_samples, default=1_000_000, help="of Fig. 2's runs (1e6)"
+    )
+    parser.add_argument(
+        "--frey-face",
+        default="",
+        metavar="PATH",
+        help="frey_rawface.mat, or its folder",
+    )
+    parser.add_argument(
+        "--workdir", default="", help="where all is written (runs/paper-SAMPLES)"
+    )
+    options = parser.parse_args(argv)
+    options.figures = read_sections(options.figures)
+    return options
+
+
+def _run(argv: Sequence[str] | None) -> None:
+    options = parse(argv)
+    if options.frey_face:  # a wrong path is told at once
+        load("frey_face", options.frey_face, num_valid=0)
+    elif "2" in options.figures or "4" in options.figures:
+        print("Frey Face is left out: give --frey-face=frey_rawface.mat (see --help)")
+    asked = panels(options.figures, options.samples, options.frey_face)
+    workdir = options.workdir or f"runs/paper-{options.samples:.0e}".replace("+0", "")
+    run(asked, options.figures, options.samples, Path(workdir))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the paper's experiments; returns the exit code."""
+    return cli.exit_codes(lambda: _run(argv))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,246 @@
+"""The tables of the page about the paper's figures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.reports.paper.verdicts import (
+    order_table,
+    paper_points,
+    speed_table,
+    verdict_table,
+    verdicts,
+)
+from experiments.reports.tables import Table
+from experiments.reproduction.outcome import Outcome, value_at
+from experiments.reproduction.protocol import LABELS
+
+__all__ = ["tables_of"]
+
+
+def tables_of(outcomes: Sequence[Outcome]) -> list[Table]:
+    """The tables of what is there, in the order of the page."""
+    made = [
+        verdict_table(verdicts(outcomes)),
+        speed_table(outcomes),
+        order_table(outcomes),
+        _seed_table(outcomes),
+        _frey_table(outcomes),
+        _marginal_table(outcomes),
+        _ends_table(outcomes, "readings", "What the paper leaves open, N_z = 20"),
+        _ends_table(
+            outcomes, "beyond", "Beyond the paper: other pixels and optimizers"
+        ),
+        _step_size_table(outcomes),
+        _minutes_table(outcomes),
+    ]
+    return [table for table in made if table.rows]
+
+
+def _seed_table(outcomes: Sequence[Outcome]) -> Table:
+    rows = []
+    for extra in outcomes:
+        main = [one for one in outcomes if one.panel.name == extra.panel.drawn_in]
+        for method in extra.panel.methods if main else ():
+            runs = [
+                curve
+                for outcome in (*main, extra)
+                for curve in outcome.curves
+                if (curve.method, curve.status) == (method, "done")
+            ]
+            ends = [curve.points("test/bound")[-1][1] for curve in runs]
+            if len(ends) > 1:
+                spread = f"{np.mean(ends):.2f} ± {np.std(ends, ddof=1):.2f}"
+                shown = ", ".join(f"{end:.2f}" for end in ends)
+                lengths = {curve.samples for curve in runs}
+                title = main[0].panel.title
+                length = ", ".join(f"{one:.2g}" for one in sorted(lengths))
+                rows.append((title, LABELS[method], length, shown, spread))
+    return Table(
+        "Seeds: last test bound, nats; ± is the standard deviation over seeds",
+        ("panel", "method", "samples", "each seed", "mean"),
+        rows,
+    )
+
+
+def _frey_table(outcomes: Sequence[Outcome]) -> Table:
+    def bits(nats: float) -> float:
+        return (560 * np.log(256) - nats) / (560 * np.log(2))
+
+    rows = [
+        (
+            outcome.panel.title,
+            LABELS[one.method],
+            f"{one.bound:.1f}",
+            f"{bits(one.bound):.3f}",
+            f"{one.kl:.2f}",
+            f"{one.constant_train:.1f} / {one.constant_test:.1f}",
+            f"{100 * one.at_floor:.2g} %",
+            f"{one.unfloored - one.bound:+.2f}",
+        )
+        for outcome in outcomes
+        for one in outcome.frey_face
+    ]
+    return Table(
+        "Frey Face at the end: a constant Gaussian of every pixel, and the floor of "
+        "the variance",
+        (
+            "panel",
+            "method",
+            "test bound, nats",
+            "bits per dimension",
+            "KL, nats",
+            "constant, train / test",
+            "pixels at the floor",
+            "without the floor",
+        ),
+        rows,
+    )
+
+
+def _marginal_table(outcomes: Sequence[Outcome]) -> Table:
+    rows = [
+        (
+            outcome.panel.title,
+            LABELS[one.method],
+            one.split,
+            f"{one.samples:.2g}",
+            f"{one.value:.2f} ± {one.std_error:.2f}",
+            None
+            if one.truth is None
+            else f"{one.truth:.2f} ± {one.truth_std_error:.2f}",
+            f"{one.acceptance:.2f}",
+            f"{one.r_hat:.2f}",
+        )
+        for outcome in outcomes
+        for one in outcome.marginals
+    ]
+    return Table(
+        "Figure 3: log p(x) of the first 1000 points, nats; the first ± is over "
+        "datapoints, the second that of quadrature at 50 of the same points",
+        (
+            "panel",
+            "method",
+            "split",
+            "samples",
+            "Appendix D",
+            "quadrature",
+            "acceptance",
+            "R-hat, 95 %",
+        ),
+        rows,
+    )
+
+
+def _readings_table(outcomes: Sequence[Outcome]) -> Table:
+    """Each reading beside what was run, after as many samples."""
+    own = [one for one in outcomes if one.panel.section == "readings"]
+    main = [one for one in outcomes if one.panel.name == "mnist-20"]
+    rows = []
+    for outcome in [*main, *own] if own else []:
+        for method in outcome.panel.methods:
+            curve = outcome.curve(method)
+            reference = next((one.curve(method) for one in main), None)
+            if curve is None:
+                continue
+            samples = own[0].panel.config.train_samples
+            ours = value_at(curve.points("test/bound"), samples)
+            base = reference and value_at(reference.points("test/bound"), samples)
+            paper = paper_points(outcome).get((method, "test"), [])
+            theirs = value_at(paper, samples)
+            rows.append(
+                (
+                    "as run" if outcome in main else outcome.panel.title,
+                    LABELS[method],
+                    f"{curve.step_size:g}",
+                    f"{samples:.2g}",
+                    None if ours is None else f"{ours:.1f}",
+                    None if ours is None or not base else f"{ours - base:+.1f}",
+                    None if theirs is None else f"{theirs:.1f}",
+                )
+            )
+    return Table(
+        "What the paper leaves open, MNIST, N_z = 20: test bound, nats",
+        ("reading", "method", "step size", "samples", "ours", "to as run", "paper"),
+        rows,
+    )
+
+
+def _beyond_table(outcomes: Sequence[Outcome]) -> Table:
+    rows = []
+    for outcome in outcomes:
+        for curve in outcome.curves:
+            if outcome.panel.section != "beyond":
+                continue
+            test, train = curve.points("test/bound"), curve.points("train/bound")
+            done = curve.status == "done" and test and train
+            rows.append(
+                (
+                    outcome.panel.title,
+                    LABELS[curve.method],
+                    f"{curve.step_size:g}",
+                    f"{curve.samples:.2g}",
+                    f"{train[-1][1]:.2f}" if done else None,
+                    f"{test[-1][1]:.2f}" if done else None,
+                    curve.status,
+                )
+            )
+    return Table(
+        "Beyond the paper: other pixels, optimizers and first weights",
+        (
+            "runs",
+            "method",
+            "step size",
+            "samples",
+            "train bound, nats",
+            "test bound, nats",
+            "status",
+        ),
+        rows,
+    )
+
+
+def _step_size_table(outcomes: Sequence[Outcome]) -> Table:
+    rows = []
+    for outcome in outcomes:
+        if outcome.panel.trial:
+            continue
+        for method, found in outcome.step_sizes.items():
+            scores = ", ".join(
+                f"{size:g}: " + ("diverged" if score is None else f"{score:.1f}")
+                for size, score in found.scores.items()
+            )
+            rows.append(
+                (
+                    outcome.panel.title,
+                    LABELS[method],
+                    f"{found.samples:,}",
+                    scores,
+                    f"{found.chosen:g}",
+                )
+            )
+    return Table(
+        "Step sizes: bound on the training data in the last epoch of a short trial, "
+        "nats (of MCEM: its objective)",
+        ("panel", "method", "samples", "step size: score", "chosen"),
+        rows,
+    )
+
+
+def _minutes_table(outcomes: Sequence[Outcome]) -> Table:
+    rows: list[tuple[str, str, str | None]] = []
+    total = 0.0
+    for outcome in outcomes:
+        trained = sum(curve.seconds for curve in outcome.curves)
+        estimated = sum(one.seconds for one in outcome.marginals)
+        if trained or estimated:
+            total += trained + estimated
+            title = outcome.panel.title
+            rows.append((title, f"{trained / 60:.1f}", f"{estimated / 60:.1f}"))
+    if rows:
+        rows.append(("all", f"{total / 60:.1f}", None))
+    return Table(
+        "Minutes in epochs and in estimates of log p(x), without compilation",
+        ("panel", "training", "log p(x)"),
+        rows,
+    )

@@ -1,0 +1,275 @@
+"""Figure 3: log p(x) along training, by Appendix D's estimator and by quadrature.
+
+None of the three methods is given a better start than the others: the chains of every
+datapoint begin at draws of the prior, chosen by their importance weights, and not at an
+encoder, which MCEM does not have.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import aevb
+from experiments.evaluation.kinds import Estimator, Kind
+from experiments.evaluation.points import (
+    Measured,
+    Progress,
+    point_evaluator,
+    points_identity,
+)
+from experiments.keys import Stream
+from experiments.processes.interruption import StopRequest
+from experiments.reproduction.protocol import Panel
+from experiments.reproduction.training import Curve
+from experiments.storage.atomic import read_json, write_json
+from experiments.storage.checkpoints import Checkpoints
+from experiments.storage.parts import Parts
+from experiments.storage.workdir import same_work
+from experiments.training.opened import load_run
+
+__all__ = ["APPENDIX_D", "Marginal", "appendix_d", "find_marginals", "measure_panel"]
+
+APPENDIX_D = Kind(
+    name="appendix_d",
+    label=lambda _: "Appendix D, kernel density",
+    stream=Stream.APPENDIX_D,
+    meaning="upper",
+)
+# Appendix E: the first 1000 points of either split, 50 posterior values that fit the
+# density and 50 new ones for the sum, HMC with 4 leapfrog steps.
+_NUM_POINTS = 1000
+_NUM_CHAINS, _NUM_DRAWS, _NUM_LEAPFROG = 4, 25, 4
+_NUM_BURN_IN, _THINNING = 30, 1
+_NUM_PRIOR_DRAWS = 200
+# Of which quadrature has the truth; the rest follows by regression on Appendix D.
+_NUM_QUADRATURE = 50
+_GRID = 31
+
+
+class Marginal(NamedTuple):
+    """Estimates of log p(x) of one split by the parameters of one step; nats.
+
+    Attributes:
+      method: one of `protocol.LABELS`.
+      split: train or test.
+      samples: training samples evaluated before.
+      num_points: datapoints of the split.
+      value: the mean of Appendix D's estimates.
+      std_error: of it, over datapoints.
+      truth: the mean over the same datapoints by quadrature; None where it was not
+        computed.
+      truth_std_error: of not having the quadrature of all of them.
+      acceptance: the mean of the chains'.
+      r_hat: the 95th percentile over datapoints.
+      seconds: that the estimates took.
+    """
+
+    method: str
+    split: str
+    samples: int
+    num_points: int
+    value: float
+    std_error: float
+    truth: float | None
+    truth_std_error: float | None
+    acceptance: float
+    r_hat: float
+    seconds: float
+
+
+def appendix_d(model: aevb.Model, latent_dim: int, *, with_truth: bool) -> Estimator:
+    """Appendix D's estimator of log p(x) with the constants of Appendix E.
+
+    Args:
+      model: whose decoder and prior are used; no encoder is.
+      latent_dim: J, at most 3 with the truth.
+      with_truth: integrate on a grid around the posterior draws as well, and again
+        around the mean and covariance that this finds.
+    """
+
+    def function(params: Any, key: jax.Array, x: jax.Array) -> dict[str, jax.Array]:
+        decode, prior = partial(model.decode, params), model.prior(params)
+        prior_key, choice_key, draw_key = jax.random.split(key, 3)
+        p = aevb.prior_or_normal(prior, jnp.zeros(latent_dim))
+        zs = jax.vmap(p.sample)(jax.random.split(prior_key, _NUM_PRIOR_DRAWS))
+        log_weights = jax.vmap(
+            lambda z: aevb.log_joint(decode, z, x, prior=prior) - p.log_prob(z)
+        )(zs)
+        chosen = jax.random.categorical(choice_key, log_weights, shape=(_NUM_CHAINS,))
+        draws = aevb.sample_posterior(
+            decode,
+            draw_key,
+            x,
+            zs[chosen],
+            prior=prior,
+            num_samples=_NUM_DRAWS,
+            num_burn_in=_NUM_BURN_IN,
+            num_leapfrog_steps=_NUM_LEAPFROG,
+            thinning=_THINNING,
+            target_acceptance=0.9,
+        )
+        kernels = aevb.reciprocal_log_likelihood(
+            decode, x, draws.zs, prior=prior, fit=aevb.fit_kernel_density
+        )
+        found = {
+            **kernels._asdict(),
+            "acceptance": jnp.mean(draws.acceptance),
+            "r_hat": jnp.max(draws.r_hat),
+        }
+        if with_truth:
+            integrate = partial(
+                aevb.quadrature,
+                decode,
+                x,
+                latent_dim=latent_dim,
+                num_points=_GRID,
+                prior=prior,
+            )
+            around = aevb.fit_normal(draws.zs.reshape(-1, latent_dim))
+            first = integrate(loc=around.loc, scale_tril=around.scale_tril)
+            second = integrate(
+                loc=first.mean, scale_tril=jnp.linalg.cholesky(first.covariance)
+            )
+            found |= {"truth": second.log_likelihood, "first": first.log_likelihood}
+        return found
+
+    settings = {
+        "num_chains": _NUM_CHAINS,
+        "num_samples": _NUM_DRAWS,
+        "num_burn_in": _NUM_BURN_IN,
+        "num_leapfrog_steps": _NUM_LEAPFROG,
+        "thinning": _THINNING,
+        "num_prior_draws": _NUM_PRIOR_DRAWS,
+        "grid": _GRID if with_truth else 0,
+    }
+    return Estimator(APPENDIX_D, settings, function, 1 if with_truth else 100)
+
+
+def measure_panel(
+    panel: Panel,
+    curves: list[Curve],
+    workdir: Path,
+    stop: StopRequest,
+    report: Callable[[Progress], None],
+) -> None:
+    """Estimates log p(x) for every kept checkpoint of a panel's runs; continues.
+
+    Args:
+      panel: of Fig. 3.
+      curves: its runs.
+      workdir: of the whole; finished points are kept in its folder `marginal`.
+      stop: asked after every batch of points.
+      report: called after every batch of points.
+
+    Raises:
+      StoppedError: a signal came, and what was done is saved.
+    """
+    if find_marginals(panel, workdir):
+        return
+    found: list[Marginal] = []
+    for curve in curves:
+        if curve.status == "done":
+            found += _measure(panel, curve, workdir, stop, report)
+    made = [one._asdict() for one in found]
+    work = same_work(panel.config.to_dict())
+    write_json(_file(panel, workdir), {"of": work, "estimates": made})
+
+
+def find_marginals(panel: Panel, workdir: Path) -> list[Marginal]:
+    """The estimates of a panel, if they are all there."""
+    path = _file(panel, workdir)
+    kept = read_json(path) if path.exists() else {}
+    if kept.get("of") != same_work(panel.config.to_dict()):
+        return []
+    return [Marginal(**one) for one in kept["estimates"]]
+
+
+def _file(panel: Panel, workdir: Path) -> Path:
+    return workdir / "marginal" / f"{panel.name}.json"
+
+
+def _measure(
+    panel: Panel,
+    curve: Curve,
+    workdir: Path,
+    stop: StopRequest,
+    report: Callable[[Progress], None],
+) -> list[Marginal]:
+    """Of the kept checkpoints of one run."""
+    opened = load_run(curve.folder, data_path=panel.config.data.path)
+    program, config = opened.program, opened.config
+    estimators = [
+        appendix_d(program.likelihood_model, config.latent_dim, with_truth=with_truth)
+        for with_truth in (False, True)
+    ]
+    evaluators = [point_evaluator(one, program.to_input) for one in estimators]
+    steps = Checkpoints(curve.folder).steps()
+    found = []
+    for step in steps:
+        at = load_run(curve.folder, step=step, data_path=panel.config.data.path)
+        identity = points_identity(config, at.params, opened.dataset.sha256)
+        for split in ("train", "test"):
+            images = np.asarray(getattr(program, split)[:_NUM_POINTS])
+            # Quadrature, of a few points, at the end alone.
+            counts = [len(images)]
+            if step == steps[-1]:
+                counts.append(min(_NUM_QUADRATURE, len(images)))
+            measured = []
+            for count, one, evaluate in zip(
+                counts, estimators, evaluators, strict=False
+            ):
+                name = f"{curve.method}-{curve.seed}-{step}-{split}-{count}.jsonl"
+                parts = Parts(
+                    workdir / "marginal" / panel.name / name, identity | one.settings
+                )
+                indices = np.arange(count)
+                measured.append(
+                    evaluate(
+                        at.params,
+                        images,
+                        indices,
+                        parts=parts,
+                        stop=stop,
+                        report=report,
+                    )
+                )
+            samples = step * config.batch_size
+            found.append(_summary(curve.method, split, samples, *measured))
+    return found
+
+
+def _summary(
+    method: str,
+    split: str,
+    samples: int,
+    points: Measured,
+    truth: Measured | None = None,
+) -> Marginal:
+    values = points.values["log_likelihood"]
+    whole = None
+    if truth is not None:
+        # The same points by both: quadrature of a few, and the cheap estimate of all.
+        count = len(truth.indices)
+        whole = aevb.sampled_mean(
+            jnp.asarray(truth.values["truth"]),
+            jnp.asarray(values[:count]),
+            jnp.asarray(values),
+        )
+    return Marginal(
+        method,
+        split,
+        samples,
+        len(values),
+        float(np.mean(values)),
+        float(np.std(values, ddof=1) / np.sqrt(len(values))),
+        None if whole is None else float(whole.mean),
+        None if whole is None else float(whole.std_error),
+        float(np.mean(points.values["acceptance"])),
+        float(np.quantile(points.values["r_hat"], 0.95)),
+        points.seconds + (0.0 if truth is None else truth.seconds),
+    )
