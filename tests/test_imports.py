@@ -44,13 +44,15 @@ ONLY_IN = {"flax": "aevb.nets"}
 # A folder of `experiments` imports from those below it in this list, and from itself.
 # Beside the folders there are the commands and the few modules that all of them share.
 LAYERS = [
-    {"mnist", "sweep", "marginal_likelihood", "verify"},
-    {"cli"},
+    {"mnist", "frey_face", "paper", "sweep", "marginal_likelihood", "verify"},
+    {"cli", "single"},
     {"reports"},
+    {"reproduction"},
     {"sweeps"},
     {"training"},
     {"evaluation"},
     {"program"},
+    {"algorithms"},
     {"data"},
     {"storage"},
     {"processes"},
@@ -230,8 +232,9 @@ def test_the_commands_are_alone_at_the_top_of_experiments():
     top = {name for name in EXPERIMENTS if name.count(".") == 1}
     modules = {part(name) for name in top} - folders
     assert modules == {
-        "mnist", "sweep", "marginal_likelihood", "verify",
-        "cli", "program", "config", "keys", "arguments", "errors",
+        "mnist", "frey_face", "paper", "sweep", "marginal_likelihood", "verify",
+        "cli", "single", "program", "algorithms", "config", "keys", "arguments",
+        "errors",
     }  # fmt: skip
     rooms = {part(name) for name in EXPERIMENTS} - {""}
     assert rooms == set.union(*LAYERS)

@@ -61,7 +61,9 @@ def load(
     - `path` is a `.mat` file, or the name is `frey_face` and `path` the directory of
       `frey_rawface.mat`: Frey Face, no labels. The 1965 frames are put in a fixed
       random order; the first 1600 are the training set and the last 365 the test set.
-      Under the name `frey_face` the frames must be the known ones, by their sum.
+      Under the name `frey_face` the frames must be the known ones, by their sum. A
+      `frey_face` that was prepared with tensorflow-datasets keeps its splits; if it is
+      one split of 1965 frames, it is split in the same way.
     - otherwise a tensorflow-datasets name (`fashion_mnist`, `emnist/letters`,
       `cifar10:3.0.2`) with `path` its data directory, see `experiments.data.tfds`.
 
@@ -126,7 +128,9 @@ def _read(name: str, path: str) -> Source:
     place = Path(path).expanduser() if path else None
     if place is None and name == "mnist":
         return read_idx(name, BUNDLED)
-    if name == "frey_face" or (place is not None and place.suffix == ".mat"):
+    if place is not None and place.suffix == ".mat":
+        return read_frey_face(name, place)
+    if name == "frey_face" and (place is None or not tfds.is_prepared(name, place)):
         return read_frey_face(name, place)
     if place is not None and place.is_file():
         raise DataError(

@@ -16,7 +16,13 @@ from experiments.data.source import (
 )
 from experiments.errors import DataError
 
-__all__ = ["FREY_FACE_SHA256", "FREY_FACE_URL", "read_frey_face"]
+__all__ = [
+    "FREY_FACE_SHA256",
+    "FREY_FACE_URL",
+    "SPLIT",
+    "read_frey_face",
+    "split_frames",
+]
 
 # A .mat holds the time of its writing, so the sum of the file itself says nothing.
 FREY_FACE_SHA256 = "e3146bd8a2993208786e42e6b7868899598742d62852f904cf291c5c49998fe2"
@@ -24,6 +30,12 @@ FREY_FACE_SHA256 = "e3146bd8a2993208786e42e6b7868899598742d62852f904cf291c5c4999
 
 FREY_FACE_URL = "https://cs.nyu.edu/~roweis/data/frey_rawface.mat"
 """Where the original is to be had."""
+
+SPLIT = (
+    "its frames in the order of numpy's RandomState(0).permutation(1965): the first "
+    "1600 to train, the last 365 to test"
+)
+"""How the frames are split; a run records it."""
 
 _FREY_FACE_NUM_TRAIN = 1600  # of 1965; the other 365 are the test set
 
@@ -57,6 +69,12 @@ def read_frey_face(name: str, place: Path | None) -> Source:
             "the path."
         )
     file = place / "frey_rawface.mat" if place.is_dir() else place
+    if place.is_dir() and not file.exists():
+        raise DataError(
+            f"{place} has neither frey_rawface.mat nor a dataset frey_face of "
+            f"tensorflow-datasets: download {FREY_FACE_URL} and give the file as the "
+            "path."
+        )
     if not file.exists():
         raise DataError(
             f"{file} does not exist: download {FREY_FACE_URL} and give the file as "
@@ -95,8 +113,17 @@ def read_frey_face(name: str, place: Path | None) -> Source:
             f"{sha256[:16]}..., expected {FREY_FACE_SHA256[:16]}...; download it "
             "again, or load it under another name if it is another dataset."
         )
-    # Neighbouring frames of the video are alike, so a split by time would make the
-    # test set a different stretch of it. RandomState's stream never changes.
+    return make_source(split_frames(frames), f"{file}, {SPLIT}", sha256)
+
+
+def split_frames(frames: np.ndarray) -> dict[str, np.ndarray]:
+    """Splits the 1965 frames, in the order of the video, as `SPLIT` says.
+
+    Neighbouring frames are alike, so a split by time would make the test set a
+    different stretch of the video. RandomState's stream never changes.
+    """
     frames = frames[np.random.RandomState(0).permutation(len(frames))]
-    train, test = frames[:_FREY_FACE_NUM_TRAIN], frames[_FREY_FACE_NUM_TRAIN:]
-    return make_source({"train_images": train, "test_images": test}, str(file), sha256)
+    return {
+        "train_images": frames[:_FREY_FACE_NUM_TRAIN],
+        "test_images": frames[_FREY_FACE_NUM_TRAIN:],
+    }

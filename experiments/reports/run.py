@@ -25,8 +25,7 @@ __all__ = ["write_run_report"]
 
 # Nats; what the picture colours apart. Active units are counted by another measure.
 _KL_THRESHOLD = 0.01
-# Fig. 2's panels.
-_PAPER_LATENT_DIMS = (3, 5, 10, 20, 200)
+_METHODS = {"aevb": "AEVB", "wake_sleep": "Wake-sleep", "mcem": "Monte Carlo EM"}
 _MANIFOLD_SIDE = 20
 
 
@@ -44,7 +43,8 @@ def write_run_report(result: Result, workdir: Path) -> Path:
     print(format_table(("test set", "value", ""), rows))
     report = write_report(
         workdir / "report.html",
-        title=f"AEVB on {result.dataset.name}, {result.config.latent_dim} latent dims",
+        title=f"{_METHODS[result.config.algorithm]} on {result.dataset.name}, "
+        f"{result.config.latent_dim} latent dims",
         summary=rows[:4],
         tables=[Table("Results", ("quantity", "value", "remark"), rows)],
         figures=pictures,
@@ -56,17 +56,27 @@ def write_run_report(result: Result, workdir: Path) -> Path:
 
 
 def _numbers(result: Result) -> dict[str, Any]:
-    test = result.test
+    test, config = result.test, result.config
     numbers: dict[str, Any] = {
-        "test_bound": float(test.bound),
-        "test_bound_std_error": float(test.std_error),
-        "test_reconstruction": float(test.reconstruction),
-        "test_kl": float(test.kl),
-        "active_units": int(test.active_units),
-        "latent_dim": test.means.shape[1],
+        "train_objective": result.metrics[-1]["train/objective"],
+        "latent_dim": config.latent_dim,
         "num_test": len(result.program.test),
         "timings": result.timings,
     }
+    if test is not None:
+        numbers |= {
+            "test_bound": float(test.bound),
+            "test_bound_std_error": float(test.std_error),
+            "test_reconstruction": float(test.reconstruction),
+            "test_kl": float(test.kl),
+            "active_units": int(test.active_units),
+        }
+    if test is not None and config.likelihood == "gaussian":
+        num_dims = result.program.test.shape[1]
+        bits = aevb.bits_per_dim(
+            test.bound, num_dims=num_dims, levels=config.data.scale
+        )
+        numbers["test_bits_per_dim"] = float(bits)
     if result.likelihood is not None:
         points, whole = result.likelihood
         found = describe(points)
@@ -121,7 +131,36 @@ def _rows(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
                 f"of {k:,}, mean; 5th percentile {found['ess_5th_percentile']:.1f}",
             ),
         ]
-    rows += [
+    if "test_bound" in numbers:
+        rows += _bound_rows(numbers)
+    else:
+        rows.append(
+            (
+                "objective, nats",
+                f"{numbers['train_objective']:.2f}",
+                "log p(x, z) of a training point at its chain's z, and the prior's "
+                "share; the method has no encoder, and so no bound",
+            )
+        )
+    timings = numbers["timings"]
+    names = {
+        "training_images_per_second": ("training, images/s", ""),
+        "evaluation_images_per_second": ("log p(x), images/s", "all samples of each"),
+        "training_seconds": (
+            "training, s",
+            "of all processes, if interrupted",
+        ),
+        "total_seconds": ("in all, s", "data, compilation and evaluation included"),
+    }
+    for name, (label, remark) in names.items():
+        if name in timings:
+            digits = 0 if timings[name] >= 100 else 1
+            rows.append((label, f"{timings[name]:,.{digits}f}", remark))
+    return rows
+
+
+def _bound_rows(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
+    rows = [
         (
             "bound, nats",
             f"{numbers['test_bound']:.2f} ± {numbers['test_bound_std_error']:.2f}",
@@ -139,20 +178,10 @@ def _rows(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
             f"of {numbers['latent_dim']}, Var E[z|x] > {ACTIVE_THRESHOLD}",
         ),
     ]
-    timings = numbers["timings"]
-    names = {
-        "training_images_per_second": ("training, images/s", ""),
-        "evaluation_images_per_second": ("log p(x), images/s", "all samples of each"),
-        "training_seconds": (
-            "training, s",
-            "of all processes, if interrupted",
-        ),
-        "total_seconds": ("in all, s", "data, compilation and evaluation included"),
-    }
-    for name, (label, remark) in names.items():
-        if name in timings:
-            digits = 0 if timings[name] >= 100 else 1
-            rows.append((label, f"{timings[name]:,.{digits}f}", remark))
+    if "test_bits_per_dim" in numbers:
+        bits = f"{numbers['test_bits_per_dim']:.3f}"
+        remark = "of the bound; a byte is an interval of the density"
+        rows.insert(1, ("bits per dimension", bits, remark))
     return rows
 
 
@@ -171,6 +200,7 @@ def _notes(result: Result) -> list[str]:
             "A density over pixels scaled to bytes / "
             f"{config.data.scale}: nats change with that scaling."
         )
+        notes.append(_floor_note(config.min_scale))
     else:
         how = "drawn anew at each presentation in training, once for evaluation"
         if config.data.binarization == "static":
@@ -184,6 +214,18 @@ def _notes(result: Result) -> list[str]:
         f"{config.eval.precision} in log p(x)."
     )
     return notes
+
+
+def _floor_note(min_scale: float) -> str:
+    if not min_scale:
+        return (
+            "The density is unbounded: it goes to infinity as a pixel's standard "
+            "deviation goes to 0. config.min_scale sets a floor."
+        )
+    return (
+        "The density would be unbounded as a pixel's standard deviation goes to 0: it "
+        f"is at least {min_scale:.3g} (config.min_scale)."
+    )
 
 
 def _figures(result: Result, folder: Path) -> list[Picture]:
@@ -200,19 +242,19 @@ def _figures(result: Result, folder: Path) -> list[Picture]:
         return np.clip(images, 0, 1).reshape(-1, *shape)
 
     pictures = [_learning_curve(result, folder / "learning_curve.png")]
-
-    chosen = np.arange(10) * len(program.test) // 10
-    originals = program.to_input(jnp.asarray(program.test[chosen]))
-    pictures.append(
-        Picture(
-            reconstructions(
-                folder / "reconstructions.png",
-                np.asarray(originals).reshape(-1, *shape),
-                means(test.means[chosen]),
-            ),
-            "Test images, and the decoder's mean at the posterior's mean.",
+    if test is not None:
+        chosen = np.arange(10) * len(program.test) // 10
+        originals = program.to_input(jnp.asarray(program.test[chosen]))
+        pictures.append(
+            Picture(
+                reconstructions(
+                    folder / "reconstructions.png",
+                    np.asarray(originals).reshape(-1, *shape),
+                    means(test.means[chosen]),
+                ),
+                "Test images, and the decoder's mean at the posterior's mean.",
+            )
         )
-    )
     prior = program.model.prior(result.params)
     zs = _prior_samples(result, 100)
     pictures.append(
@@ -223,7 +265,7 @@ def _figures(result: Result, folder: Path) -> list[Picture]:
             "The decoder's mean at 100 draws from the prior.",
         )
     )
-    if len(test.kl_per_dim):
+    if test is not None and len(test.kl_per_dim):
         pictures.append(
             Picture(
                 kl_per_dimension(
@@ -234,14 +276,15 @@ def _figures(result: Result, folder: Path) -> list[Picture]:
                 "Mean KL(q(z|x) ‖ p(z)) of each latent dimension, test set, sorted.",
             )
         )
-    pictures.append(
-        Picture(
-            latent_space(
-                folder / "latent_space.png", test.means, result.dataset.test.labels
-            ),
-            "Posterior means of the test set, coloured by digit.",
+    if test is not None:
+        labels = result.dataset.test.labels
+        by = "" if labels is None else ", coloured by digit"
+        pictures.append(
+            Picture(
+                latent_space(folder / "latent_space.png", test.means, labels),
+                f"Posterior means of the test set{by}.",
+            )
         )
-    )
     if config.latent_dim == 2 and prior is None:
         grid = jnp.asarray(manifold_points(_MANIFOLD_SIDE))
         pictures.append(
@@ -268,7 +311,7 @@ def _prior_samples(result: Result, count: int) -> jax.Array:
 
 
 def _learning_curve(result: Result, path: Path) -> Picture:
-    config, curve = result.config, result.config.eval.curve
+    curve = result.config.eval.curve
 
     def series(name: str, label: str, dashed: bool) -> Curve:
         lines = [line for line in result.metrics if name in line]
@@ -279,23 +322,35 @@ def _learning_curve(result: Result, path: Path) -> Picture:
             dashed,
         )
 
-    reference: Sequence[Curve] = ()
+    what = "bound"
+    curves = [
+        series("train/bound", "train", False),
+        series(f"{curve}/bound", curve, True),
+    ]
     caption = "The bound in training (mean over each epoch) and on held-out images."
-    if (
-        result.dataset.name == "mnist"
-        and config.data.binarization == "grey"
-        and config.latent_dim in _PAPER_LATENT_DIMS
-    ):
-        reference = paper_figure2(config.latent_dim)
+    if result.test is None:
+        what, curves = "objective", [series("train/objective", "train", False)]
+        caption = "The objective in training (mean over each epoch)."
+    reference = () if result.test is None else _paper_curves(result)
+    if reference:
         caption += " Grey: the paper's Fig. 2, digitised."
     learning_curve(
         path,
-        [
-            series("train/bound", "train", False),
-            series(f"{curve}/bound", curve, True),
-        ],
+        curves,
         reference=reference,
         xlabel="training samples evaluated",
-        ylabel="bound, nats per image",
+        ylabel=f"{what}, nats per image",
     )
     return Picture(path, caption)
+
+
+def _paper_curves(result: Result) -> Sequence[Curve]:
+    """Fig. 2's panel of these data and this many latent dimensions, if there is one."""
+    names = {"mnist": "mnist", "frey_face": "freyface"}
+    name, grey = result.dataset.name, result.config.data.binarization == "grey"
+    if name not in names or not grey:
+        return ()
+    try:
+        return paper_figure2(result.config.latent_dim, names[name])
+    except ValueError:  # no such panel
+        return ()

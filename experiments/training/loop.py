@@ -41,6 +41,9 @@ __all__ = [
     "train",
 ]
 
+# Epochs of a small data set would print hundreds of lines a second.
+_LINE_SECONDS = 1.0
+
 
 class Trained(NamedTuple):
     """A run whose epochs are done.
@@ -121,7 +124,7 @@ def train(
     build = epochs.streamed if program.is_streamed else epochs.resident
     advance = build(config, program, mesh, state)
 
-    trained_seconds = 0.0
+    trained_seconds, printed = 0.0, 0.0
     with closing(checkpoints), closing(Metrics(workdir, lines)) as metrics:
 
         def save() -> int:
@@ -159,7 +162,8 @@ def train(
                 **_mean(blocks),
             }
             blocks = []
-            if last or epoch % config.eval.every == 0:
+            due = last or epoch % config.eval.every == 0
+            if due and program.has_encoder:
                 found = jax.device_get(evaluate(state.params, curve))
                 scalars |= {
                     f"{config.eval.curve}/{name}": float(getattr(found, name))
@@ -167,9 +171,12 @@ def train(
                 }
             speed = (step - first_step) * config.batch_size / trained_seconds
             metrics.write(step, scalars, events_only={"images_per_second": speed})
-            print_epoch(config, program, scalars, speed)
+            now = time.perf_counter()
+            if due or now - printed >= _LINE_SECONDS:
+                print_epoch(config, program, scalars, speed)
+                printed = now
             due = epoch % config.checkpoint.every == 0 or epoch in config.checkpoint.at
-            if last or due:
+            if due or last:
                 saved = save()
     num_trained = last_step // steps_per_epoch - first_step // steps_per_epoch
     return Trained(jax.device_get(state.params), metrics.lines, seconds, num_trained)

@@ -21,14 +21,20 @@ def announce(
     widths = "-".join(map(str, (dataset.train.images.shape[1], *config.hidden_dims)))
     print(f"{dataset.name} ({config.data.binarization}), {sizes} train / valid / test")
     print(
-        f"{widths}-{config.latent_dim} {config.activation}, {config.estimator} with "
-        f"{config.num_samples} sample{'s' * (config.num_samples > 1)}, "
+        f"{widths}-{config.latent_dim} {config.activation}, {_method(config)}, "
         f"{config.optimizer} {config.learning_rate:g}, batches of {config.batch_size}, "
         f"{program.num_epochs:,} epochs on {jax.devices()[0].device_kind}"
         + (f" x {num_devices}" if num_devices > 1 else "")
         + (", read from disk" if program.is_streamed else ""),
         flush=True,
     )
+
+
+def _method(config: ConfigDict) -> str:
+    if config.algorithm != "aevb":
+        return str(config.algorithm)
+    plural = "s" * (config.num_samples > 1)
+    return f"{config.estimator} with {config.num_samples} sample{plural}"
 
 
 def print_epoch(
@@ -38,7 +44,10 @@ def print_epoch(
     epoch = int(scalars["epoch"])
     left = (program.num_epochs - epoch) * program.steps_per_epoch * config.batch_size
     parts = [f"epoch {epoch:>{len(str(program.num_epochs))}}/{program.num_epochs}"]
-    parts.append(f"train bound {scalars['train/bound']:8.2f}")
+    if "train/bound" in scalars:
+        parts.append(f"train bound {scalars['train/bound']:8.2f}")
+    else:  # no encoder, no bound
+        parts.append(f"objective {scalars['train/objective']:8.2f}")
     if "train/kl" in scalars:
         parts.append(
             f"reconstruction {scalars['train/reconstruction']:8.2f} "

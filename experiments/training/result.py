@@ -21,7 +21,7 @@ class Result(NamedTuple):
       program: the run's functions.
       params: the trained parameters.
       metrics: the lines of `metrics.jsonl`.
-      test: the bound on all of the test split.
+      test: the bound on all of the test split; None without an encoder.
       likelihood: importance-sampled log p(x) of test points, and its mean over the
         test split; None where it is not defined or not asked for.
       timings: seconds and images per second, which differ from run to run.
@@ -32,6 +32,6 @@ class Result(NamedTuple):
     program: Program
     params: Any
     metrics: list[dict[str, Any]]
-    test: BoundEvaluation
+    test: BoundEvaluation | None
     likelihood: SampledLikelihood | None
     timings: dict[str, float]

@@ -90,6 +90,7 @@ def run(
     manifest |= {
         "precision": settled,
         "data_sha256": dataset.sha256,
+        "data_source": dataset.source,
         "num_epochs": program.num_epochs,
         "steps_per_epoch": program.steps_per_epoch,
     }
@@ -110,14 +111,16 @@ def run(
 
     trained = train(config, program, workdir, stop, mesh)
     stop_together(stop)
-    evaluate = jax.jit(bound_evaluator(program, mesh=mesh))
-    params, images = trained.params, program.test
-    if mesh is not None:
-        params, images = distributed.replicate((params, images), mesh)
-    test = jax.device_get(evaluate(params, images))
+    test = None
+    if program.has_encoder:
+        evaluate = jax.jit(bound_evaluator(program, mesh=mesh))
+        params, images = trained.params, program.test
+        if mesh is not None:
+            params, images = distributed.replicate((params, images), mesh)
+        test = jax.device_get(evaluate(params, images))
     stop_together(stop)
     likelihood = None
-    if config.eval.num_samples and program.is_likelihood:
+    if config.eval.num_samples and program.is_likelihood and program.has_encoder:
         print(
             f"log p(x) of test images with {config.eval.num_samples:,} importance "
             "samples each"

@@ -24,7 +24,14 @@ from experiments.data.tfds.preparation import prepare
 from experiments.data.tfds.records import decode
 from experiments.errors import DataError
 
-__all__ = ["default_data_dir", "is_cached", "list_prepared", "prepare", "read"]
+__all__ = [
+    "default_data_dir",
+    "is_cached",
+    "is_prepared",
+    "list_prepared",
+    "prepare",
+    "read",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +77,15 @@ def read(name: str, data_dir: Path | None = None) -> Source:
             )
         directory = prepare(name, data_dir)
     return _read_directory(name, directory)
+
+
+def is_prepared(name: str, data_dir: Path) -> bool:
+    """Whether a directory has a dataset, prepared.
+
+    >>> is_prepared("fashion_mnist", Path("/nowhere"))
+    False
+    """
+    return find(name, data_dir) is not None
 
 
 def _read_directory(name: str, directory: Path) -> Source:

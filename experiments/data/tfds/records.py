@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from experiments.data.frey_face import split_frames
 from experiments.data.source import cause, is_mapped
 from experiments.errors import DataError
 
@@ -77,6 +79,10 @@ def decode(name: str, directory: Path) -> dict[str, np.ndarray]:
             "they are damaged or not of images; delete the directory and prepare the "
             "dataset again."
         ) from error
+    if list(found) == ["train"] and re.match(r"frey_face\b", name):
+        frames, _ = found["train"]
+        if frames.shape == (1965, 28, 20):
+            return split_frames(frames)
     if "train" not in found or "test" not in found:
         raise DataError(
             f"{name} in {directory} has the splits {', '.join(splits)}, expected train "

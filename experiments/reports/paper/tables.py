@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
+import aevb
 from experiments.reports.paper.verdicts import (
     order_table,
     paper_points,
@@ -27,10 +29,8 @@ def tables_of(outcomes: Sequence[Outcome]) -> list[Table]:
         _seed_table(outcomes),
         _frey_table(outcomes),
         _marginal_table(outcomes),
-        _ends_table(outcomes, "readings", "What the paper leaves open, N_z = 20"),
-        _ends_table(
-            outcomes, "beyond", "Beyond the paper: other pixels and optimizers"
-        ),
+        _readings_table(outcomes),
+        _beyond_table(outcomes),
         _step_size_table(outcomes),
         _minutes_table(outcomes),
     ]
@@ -65,7 +65,7 @@ def _seed_table(outcomes: Sequence[Outcome]) -> Table:
 
 def _frey_table(outcomes: Sequence[Outcome]) -> Table:
     def bits(nats: float) -> float:
-        return (560 * np.log(256) - nats) / (560 * np.log(2))
+        return float(aevb.bits_per_dim(jnp.asarray(nats), num_dims=560, levels=256))
 
     rows = [
         (
