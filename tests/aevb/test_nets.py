@@ -107,6 +107,23 @@ def test_an_encoder_starts_with_unit_variances():
     np.testing.assert_array_equal(q.log_scale, np.zeros(LATENT_DIM))
 
 
+def test_a_floor_holds_the_scale_and_gives_it_no_gradient():
+    floor = float(np.log(0.1))
+    shared = {"log_variance_init": nn.initializers.normal(3.0)}
+    free = nets.GaussianMLP(20, (5,), **shared)
+    held = nets.GaussianMLP(20, (5,), **shared, min_log_scale=floor)
+    params = free.init(KEY, X)
+    q, floored = free.apply(params, X), held.apply(params, X)
+    below = np.asarray(q.log_scale) < floor
+    assert 0 < below.sum() < 20
+    np.testing.assert_array_equal(floored.loc, q.loc)
+    truth = np.where(below, np.float32(floor), q.log_scale)
+    np.testing.assert_array_equal(floored.log_scale, truth)
+    gradient = jax.grad(lambda p: jnp.sum(held.apply(p, X).log_scale))(params)
+    bias = gradient["params"]["log_variance"]["bias"]
+    np.testing.assert_array_equal(np.asarray(bias) == 0, below)
+
+
 def make_model(dot_general=jax.lax.dot_general, hidden_dims=(32,), data_dim=DATA_DIM):
     return nets.linen_model(
         nets.GaussianMLP(LATENT_DIM, hidden_dims, dot_general=dot_general),

@@ -14,8 +14,16 @@ from ml_collections import ConfigDict
 
 import aevb
 from experiments import data, program
-from experiments.config import ESTIMATORS, PRECISIONS, base, flatten, validate
-from experiments.configs import default, iwae, paper, smoke
+from experiments.config import (
+    ALGORITHMS,
+    ESTIMATORS,
+    PRECISIONS,
+    WEIGHT_PRIORS,
+    base,
+    flatten,
+    validate,
+)
+from experiments.configs import default, frey_face, iwae, paper, smoke
 from experiments.errors import ConfigError, DataError
 from experiments.processes.interruption import StopRequest
 from experiments.storage.checkpoints import Checkpoints
@@ -71,6 +79,11 @@ def fingerprint(config: ConfigDict) -> str:
     return digest.hexdigest()
 
 
+GAUSSIAN: dict[str, object] = {
+    "likelihood": "gaussian",
+    "data.binarization": "grey",
+    "output_bias_from_data": False,
+}
 CHANGES: dict[str, dict[str, object]] = {
     "seed": {"seed": 1},
     "data.binarization": {"data.binarization": "static"},
@@ -84,16 +97,20 @@ CHANGES: dict[str, dict[str, object]] = {
     "init_scale": {"init_scale": 0.5},
     "bias_init_scale": {"bias_init_scale": 0.01},
     "output_bias_from_data": {"output_bias_from_data": False},
-    "likelihood": {
-        "likelihood": "gaussian",
-        "data.binarization": "grey",
-        "output_bias_from_data": False,
-    },
+    "likelihood": GAUSSIAN,
+    "log_variance_init_scale": {**GAUSSIAN, "log_variance_init_scale": 0.1},
+    "min_scale": {**GAUSSIAN, "min_scale": 0.01},
     "precision": {"precision": "bfloat16"},
+    "algorithm": {"algorithm": "wake_sleep"},
+    "dream_clip": {"algorithm": "wake_sleep", "dream_clip": 1e-3},
+    "mcem.leapfrog_steps": {"algorithm": "mcem", "mcem.leapfrog_steps": 3},
+    "mcem.weight_updates": {"algorithm": "mcem", "mcem.weight_updates": 2},
+    "mcem.acceptance": {"algorithm": "mcem", "mcem.acceptance": 0.8},
     "estimator": {"estimator": "sgvb_a"},
     "num_samples": {"num_samples": 2},
     "beta": {"beta": 0.5},
     "weight_prior": {"weight_prior": 1.0},
+    "weight_prior_on": {"weight_prior": 1.0, "weight_prior_on": "all"},
     "epochs": {"epochs": 4},
     "train_samples": {"epochs": 0, "train_samples": 1000},
     "batch_size": {"batch_size": 40},
@@ -102,6 +119,17 @@ CHANGES: dict[str, dict[str, object]] = {
     "learning_rate": {"learning_rate": 2e-3},
     "schedule": {"schedule": "constant"},
     "warmup": {"warmup": 0.5},
+    "hold": {"hold": 3},
+}
+# What a field has no meaning without: a run with it is another run already.
+GROUNDS: dict[str, dict[str, object]] = {
+    "log_variance_init_scale": GAUSSIAN,
+    "min_scale": GAUSSIAN,
+    "dream_clip": {"algorithm": "wake_sleep"},
+    "mcem.leapfrog_steps": {"algorithm": "mcem"},
+    "mcem.weight_updates": {"algorithm": "mcem"},
+    "mcem.acceptance": {"algorithm": "mcem"},
+    "weight_prior_on": {"weight_prior": 1.0},
 }
 
 
@@ -111,8 +139,8 @@ def change(config: ConfigDict, changes: dict[str, object]) -> ConfigDict:
 
 
 @functools.cache
-def base_fingerprint() -> str:
-    return fingerprint(small())
+def base_fingerprint(grounds: tuple[tuple[str, object], ...] = ()) -> str:
+    return fingerprint(change(small(), dict(grounds)))
 
 
 def test_every_field_has_a_change_here():
@@ -123,7 +151,18 @@ def test_every_field_has_a_change_here():
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_changing_a_field_changes_the_run(name):
-    assert fingerprint(change(small(), CHANGES[name])) != base_fingerprint()
+    before = base_fingerprint(tuple(GROUNDS.get(name, {}).items()))
+    assert fingerprint(change(small(), CHANGES[name])) != before
+
+
+def test_every_algorithm_and_prior_lowers_to_its_own_program():
+    digests = {fingerprint(change(small(), {"algorithm": one})) for one in ALGORITHMS}
+    assert len(digests) == len(ALGORITHMS)
+    priors = {
+        fingerprint(change(small(), {"weight_prior": 1.0, "weight_prior_on": one}))
+        for one in WEIGHT_PRIORS
+    }
+    assert len(priors) == len(WEIGHT_PRIORS)
 
 
 def test_the_fingerprint_of_the_same_run_is_the_same():
@@ -223,6 +262,7 @@ LOOKS: dict[str, tuple[object, set[str]]] = {
     "eval.precision": ("bfloat16", {"log_likelihood", "programs"}),
     "checkpoint.every": (3, {"kept"}),
     "checkpoint.keep": (1, {"kept"}),
+    "checkpoint.at": ((1,), {"kept"}),
 }
 
 
@@ -291,6 +331,21 @@ BAD: list[tuple[dict[str, object], str]] = [
     ({"optimizer_args": "b1=__import__('os')"}, "literal values"),
     ({"optimizer_args": "learning_rate=1.0"}, "does not take"),
     ({"schedule": "burda"}, "0 with schedule=burda"),
+    ({"algorithm": "em"}, "one of aevb, wake_sleep, mcem"),
+    ({"algorithm": "mcem", "beta": 0.5}, "no such choice: set config.beta=1.0"),
+    ({"algorithm": "wake_sleep", "estimator": "iwae"}, "set config.estimator=sgvb_b"),
+    ({"algorithm": "mcem", "num_samples": 2}, "set config.num_samples=1"),
+    ({"dream_clip": 1e-3}, "0 but with wake_sleep and bernoulli"),
+    ({"algorithm": "wake_sleep", "dream_clip": 0.5}, "a probability, 0 or more, < 0.5"),
+    ({"min_scale": 0.01}, "0 with likelihood=bernoulli"),
+    ({"log_variance_init_scale": 0.01}, "0 with likelihood=bernoulli"),
+    ({"min_scale": -1.0}, "at least 0"),
+    ({"hold": -1}, "at least 0"),
+    ({"weight_prior_on": "biases"}, "one of matrices"),
+    ({"mcem.leapfrog_steps": 0}, "at least 1"),
+    ({"mcem.weight_updates": 0}, "at least 1"),
+    ({"mcem.acceptance": 1.0}, "between 0 and 1"),
+    ({"checkpoint.at": (0,)}, r"epochs, such as \(10, 100\)"),
     ({"eval.every": 0}, "at least 1"),
     ({"eval.curve": "train"}, "one of valid"),
     ({"eval.num_samples": -1}, "at least 0"),
@@ -319,6 +374,8 @@ def test_every_config_file_is_valid():
         *(paper.get_config(argument) for argument in arguments),
         iwae.get_config("k=5,scale=0.01"),
         iwae.get_config(),
+        frey_face.get_config(),
+        frey_face.get_config("nz=2,samples=1e6"),
     ):
         validate(config)
     assert paper.get_config("nz=200,samples=1e8").train_samples == 100_000_000

@@ -128,6 +128,53 @@ def test_a_gaussian_likelihood_runs_end_to_end(tmp_path):
     assert "nats change with that scaling" in page
 
 
+def test_frey_face_s_own_quantities_are_in_the_report(tmp_path):
+    """On MNIST, as its frames are not here: bits per dimension, the floor."""
+    changes = {
+        "data.binarization": "grey",
+        "data.scale": 256,
+        "likelihood": "gaussian",
+        "output_bias_from_data": False,
+        "min_scale": 0.01,
+        "epochs": 1,
+        "eval.num_samples": 0,
+    }
+    result = run(tmp_path / "floor", **changes)
+    numbers = json.loads((tmp_path / "floor" / "results.json").read_text())
+    bits = 8 - float(result.test.bound) / (784 * np.log(2))
+    assert numbers["test_bits_per_dim"] == pytest.approx(bits, rel=1e-5)
+    page = (tmp_path / "floor" / "report.html").read_text()
+    assert f"{bits:.3f}" in page
+    assert "is at least 0.01 (config.min_scale)" in page
+    decode = result.program.model.decode
+    scale = decode(result.params, np.zeros(2, np.float32)).log_scale
+    assert np.all(np.asarray(scale) >= np.float32(np.log(0.01)))
+
+
+@pytest.mark.parametrize("algorithm", ["wake_sleep", "mcem"])
+def test_the_baselines_run_end_to_end(algorithm, tmp_path):
+    changes = {"algorithm": algorithm, "data.binarization": "static", "epochs": 3}
+    result = run(tmp_path / "run", **changes, **{"batch_size": 100})
+    assert len(result.metrics) == 3
+    objectives = [line["train/objective"] for line in result.metrics]
+    assert objectives[-1] > objectives[0]
+    page = (tmp_path / "run" / "report.html").read_text()
+    run_json = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run_json["data_source"] == "bundled with the project"
+    if algorithm == "mcem":
+        assert result.test is None
+        assert result.likelihood is None
+        assert "Monte Carlo EM on mnist" in page
+        assert page.count("data:image/png;base64,") == 3  # curve, samples, manifold
+        command = ["marginal", f"--workdir={tmp_path / 'run'}", "--num-points=5"]
+        assert marginal_likelihood.main(command[1:]) == 1
+    else:
+        assert "Wake-sleep on mnist" in page
+        found = describe(result.likelihood.points)
+        error = 10 * found["std_error"]
+        assert found["log_likelihood"] > float(result.test.bound) - error
+
+
 def test_the_best_checkpoint_may_be_the_last_one(tmp_path):
     changes = {"eval.every": 1, "checkpoint.every": 3, "checkpoint.keep": 2}
     result = run(tmp_path / "run", **changes, **{"eval.num_samples": 0})

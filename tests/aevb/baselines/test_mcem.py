@@ -51,7 +51,7 @@ def test_the_e_step_samples_the_posterior(z_score):
     xs = jnp.tile(X, (4000, 1))
     _, state, update = start_of(xs)
     for key in jax.random.split(KEY, 60):
-        state, info = update(key, state)
+        state, _info = update(key, state)
     zs = state.opt_state.chains
     assert np.all(np.abs(z_score(zs, posterior.loc)) < 4)
     lower = np.asarray(posterior.scale_tril)
@@ -246,7 +246,7 @@ def test_lanes_are_single_runs():
     xs = jax.random.normal(KEY, (12, 3))
 
     def run(key, learning_rate):
-        algorithm, state, _ = start_of(xs, optimizer=optax.sgd(learning_rate))
+        algorithm, _state, _ = start_of(xs, optimizer=optax.sgd(learning_rate))
         return aevb.fit(algorithm, key, PARAMS, xs, num_epochs=2, batch_size=4)[0]
 
     keys, rates = jax.random.split(KEY, 2), jnp.array([0.01, 0.1])

@@ -75,7 +75,8 @@ def test_frey_face_by_another_name(tmp_path, fails):
 def test_bad_mat(tmp_path, fails):
     file = tmp_path / "frey_rawface.mat"
     fails("is not bundled", "frey_face")
-    fails("frey_rawface.mat does not exist", "frey_face", str(tmp_path))
+    fails("has neither frey_rawface.mat nor a dataset", "frey_face", str(tmp_path))
+    fails("frey_rawface.mat does not exist", "frey_face", str(file))
     for content, match in (
         (b"", "is empty"),
         (b"<html>not found", "is an HTML page"),

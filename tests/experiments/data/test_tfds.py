@@ -206,6 +206,27 @@ def test_other_kinds_of_tfds(tfds, tmp_path, fails):
     assert names[:2] == ["mini_arrays:1.0.0", "mini_arrays_binary:1.0.0"]
 
 
+def test_a_prepared_frey_face_keeps_its_splits(copied, read, same):
+    shutil.copytree(copied / "mini_digits", copied / "frey_face")
+    got = read(copied, "frey_face")
+    assert same(
+        got._replace(name="mini_digits", source=""), read(copied)._replace(source="")
+    )
+
+
+def test_a_frey_face_of_one_split_is_split_as_the_original(copied, tfds, monkeypatch):
+    frames = np.random.default_rng(0).integers(0, 256, (1965, 28, 20, 1), np.uint8)
+    source = {"train": [{"image": frame} for frame in frames]}
+    builder = type("Builder", (), {"as_data_source": lambda self: source})
+    monkeypatch.setattr(tfds, "builder_from_directory", lambda _: builder())
+    shutil.copytree(copied / "mini_digits", copied / "frey_face")
+    got = data.load("frey_face", str(copied), num_valid=0)
+    order = np.random.RandomState(0).permutation(1965)
+    rows = frames.reshape(1965, 560)
+    np.testing.assert_array_equal(got.train.images, rows[order[:1600]])
+    np.testing.assert_array_equal(got.test.images, rows[order[1600:]])
+
+
 def test_versions_and_configs(copied, fails, read):
     root = copied / "mini_digits"
     shutil.copytree(root / "1.0.0", root / "0.9.0")

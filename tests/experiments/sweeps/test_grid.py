@@ -17,6 +17,13 @@ def expand(*overrides: dict, **changes: object) -> list[grid.Run]:
     return grid.expand(small(**changes), overrides)
 
 
+def test_runs_share_no_part_of_their_configurations():
+    """They shared `config.data`: all runs of a sweep over it had the last value."""
+    runs = expand({"data.num_train": 100}, {"data.num_train": 200}, {"eval.every": 3})
+    assert [run.config.data.num_train for run in runs] == [100, 200, 320]
+    assert [run.config.eval.every for run in runs] == [1, 1, 3]
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_swept_argument_changes_the_swept_arguments(reverse):
     fields = [("optimizer_args", "b1=0.5, b2=0.9"), ("optimizer_args.b2", 0.99)]

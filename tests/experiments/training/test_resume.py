@@ -95,7 +95,7 @@ def forget(workdir: Path, after: int) -> None:
         if step > after:
             shutil.rmtree(workdir / "checkpoints" / str(step))
             (workdir / "checkpoints" / f"{step}.sha256").unlink()
-    (workdir / "results.json").unlink()
+    (workdir / "results.json").unlink(missing_ok=True)
 
 
 def built(config: ConfigDict):
@@ -341,6 +341,32 @@ def test_the_fields_of_checkpoint_decide_what_is_kept(tmp_path, cache):
     lines = [{"step": 8, "epoch": 2, "valid/bound": -9.0}, {"step": 12, "epoch": 3}]
     assert training.best_step(config, lines, 10) == 8
     assert training.best_step(config, lines[1:], 10) is None
+
+
+def test_the_checkpoints_of_chosen_epochs_are_kept(tmp_path, cache):
+    changes = {"checkpoint.every": 10, "checkpoint.keep": 1, "eval.curve": "test"}
+    config = tiny(epochs=4, **changes, **{"checkpoint.at": (1, 3)})
+    training.train(config, built(config), tmp_path, StopRequest())
+    assert Checkpoints(tmp_path).steps() == [4, 12, 16]
+
+
+def test_monte_carlo_em_goes_on_to_the_same_bits(tmp_path, cache):
+    """Its chains are in the checkpoint, and it has neither an encoder nor a bound."""
+    changes = {"algorithm": "mcem", "checkpoint.every": 1, "checkpoint.keep": 9}
+    config = tiny(**changes)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    training.train(config, built(config), whole, StopRequest())
+    half = shutil.copytree(whole, tmp_path / "half")
+    forget(half, 4)
+    result = training.train(config, built(config), half, StopRequest())
+    assert result.num_trained == config.epochs - 1
+    like = jax.eval_shape(lambda: training.start(config, built(config)))
+    one, other = (Checkpoints(folder).read(like).state for folder in (whole, half))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert np.any(one.opt_state.chains != 0)
+    assert "encoder" not in one.params
+    assert not any("bound" in name for line in result.lines for name in line)
 
 
 def test_growth_under_a_schedule_is_told():
