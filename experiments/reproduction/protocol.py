@@ -34,13 +34,17 @@ STEP_SIZES = (0.01, 0.02, 0.1)
 
 ADAM_STEP_SIZES = (3e-4, 1e-3, 3e-3)
 
-_LEAST_TRIAL = 100_000
+_LEAST_TRIAL = 50_000
 _TRIAL_SHARE = 20
 
 _MNIST_DIMS = (3, 5, 10, 20, 200)
 _FREY_DIMS = (2, 5, 10, 20)
+_NUM_TRAIN = 50_000
 # Points of a curve.
 _NUM_EVALUATIONS = 50
+# The seeds that show a spread, and the comparisons beyond the paper.
+_FEWER = 0.2
+_READING_SAMPLES = 1_000_000
 # Where log p(x) is estimated for Fig. 3, as shares of the whole length.
 _SHARES = (0.2, 0.5, 1.0)
 # Shorter runs are looked at once, at their end: the paper's axis begins later.
@@ -62,7 +66,7 @@ class Panel(NamedTuple):
       step_sizes: to choose from.
       dream_clip: of wake-sleep on binary pixels: P(1) of a dream's pixels stays so far
         from 0 and 1, as in the author's code (`MLBN.gen_xz`).
-      trial: the name of the panel whose trial of the step sizes counts; "" is its own.
+      trial: the panel whose trial of the step sizes counts; None is its own.
       drawn_in: the name of the panel in whose picture it is drawn; "" is its own.
     """
 
@@ -74,14 +78,14 @@ class Panel(NamedTuple):
     seeds: tuple[int, ...] = (0,)
     step_sizes: tuple[float, ...] = STEP_SIZES
     dream_clip: float = 1e-3
-    trial: str = ""
+    trial: "Panel | None" = None
     drawn_in: str = ""
 
     @property
     def trial_samples(self) -> int:
         """How long each step size is tried: "the first few training iterations".
 
-        A twentieth of the run, and a thousand updates at least. After fewer, a step
+        A twentieth of the run, and an epoch of MNIST at least. After fewer, a step
         size that is ahead in the end may still be recovering from its first steps.
         """
         length = self.config.train_samples
@@ -105,7 +109,7 @@ def panels(
     if "2" in sections and frey_face_path:
         found += [_frey(dim, samples, frey_face_path) for dim in _FREY_DIMS]
     if "3" in sections:
-        found += [_marginal(1000, samples), _marginal(50_000, samples)]
+        found += [_marginal(1000, samples), _marginal(_NUM_TRAIN, samples)]
     if "4" in sections:
         found += _manifolds(samples, frey_face_path)
     if "5" in sections:
@@ -114,9 +118,9 @@ def panels(
             for dim in (2, 5, 10, 20)
         ]
     if "readings" in sections:
-        found += _readings(min(samples, 1_000_000))
+        found += _readings(samples)
     if "beyond" in sections:
-        fewer = max(samples // 5, min(samples, 200_000))
+        fewer = round(_FEWER * samples)
         found += _beyond(fewer)
         if frey_face_path:
             found.append(_wide_start(fewer, frey_face_path))
@@ -135,7 +139,10 @@ def _evaluated(config: ConfigDict, num_train: int) -> ConfigDict:
 
 
 def _mnist_config(latent_dim: int, samples: int) -> ConfigDict:
-    return _evaluated(paper.get_config(f"nz={latent_dim},samples={samples}"), 50_000)
+    config = paper.get_config(f"nz={latent_dim},samples={samples}")
+    num_train = min(_NUM_TRAIN, samples)
+    config.data.num_train = 0 if num_train == _NUM_TRAIN else num_train
+    return _evaluated(config, num_train)
 
 
 def _mnist(latent_dim: int, samples: int) -> Panel:
@@ -150,15 +157,16 @@ def _mnist(latent_dim: int, samples: int) -> Panel:
 
 def _more_seeds(samples: int) -> Panel:
     """How far the numbers of one seed are those of another, at N_z = 20."""
+    main = _mnist(20, samples)
     return Panel(
         "mnist-20-seeds",
         "2",
         "MNIST, N_z = 20, two more seeds",
-        _mnist_config(20, samples),
-        ("aevb", "wake_sleep"),
+        _mnist_config(20, round(_FEWER * samples)),
+        main.methods,
         seeds=(1, 2),
-        trial="mnist-20",
-        drawn_in="mnist-20",
+        trial=main,
+        drawn_in=main.name,
     )
 
 
@@ -181,7 +189,7 @@ def _frey(latent_dim: int, samples: int, path: str) -> Panel:
 def _marginal(num_train: int, samples: int) -> Panel:
     config = paper.get_config(f"nz=3,samples={samples}")
     config.hidden_dims = (100,)
-    config.data.num_train = num_train
+    config.data.num_train = num_train = min(num_train, samples)
     epochs = max(1, samples // num_train)
     if samples >= _FIRST_OF_FIGURE_3:
         config.checkpoint.at = tuple(
@@ -217,8 +225,10 @@ def _manifolds(samples: int, frey_face_path: str) -> list[Panel]:
 def _readings(samples: int) -> list[Panel]:
     """What the paper leaves open and the curve depends on, one change at a time.
 
-    What they are changes of is `mnist-20`.
+    What they are changes of is `mnist-20`, whose step sizes they have.
     """
+    main = _mnist(20, samples)
+    samples = min(samples, _READING_SAMPLES)
     changes = {
         "dynamic": (
             "pixels binarised at every presentation",
@@ -236,7 +246,16 @@ def _readings(samples: int) -> list[Panel]:
     for name, (title, fields) in changes.items():
         config = _mnist_config(20, samples)
         config.update_from_flattened_dict(fields)
-        found.append(Panel(f"reading-{name}", "readings", title, config, ("aevb",)))
+        found.append(
+            Panel(
+                f"reading-{name}",
+                "readings",
+                title,
+                config,
+                ("aevb",),
+                trial=main,
+            )
+        )
     config = _mnist_config(20, samples)
     exact = Panel(
         "reading-exact-dreams",
@@ -245,6 +264,7 @@ def _readings(samples: int) -> list[Panel]:
         config,
         ("wake_sleep",),
         dream_clip=0.0,
+        trial=main,
     )
     return [*found, exact]
 

@@ -151,6 +151,7 @@ def find_curves(panel: Panel, workdir: Path) -> list[Curve]:
 
 def _trials(panel: Panel, method: str) -> list[grid.Run]:
     """Every step size of a method on the first training iterations."""
+    panel = panel.trial or panel
     overrides: list[dict[str, Any]] = []
     for step_size in panel.step_sizes:
         fields = _fields(panel, method, step_size, seed=0)
@@ -166,7 +167,7 @@ def _trials(panel: Panel, method: str) -> list[grid.Run]:
 
 
 def _trial_folder(panel: Panel, method: str, workdir: Path) -> Path:
-    return workdir / "step_sizes" / (panel.trial or panel.name) / method
+    return workdir / "step_sizes" / (panel.trial or panel).name / method
 
 
 def _fields(panel: Panel, method: str, step_size: float, seed: int) -> dict[str, Any]:

@@ -16,11 +16,23 @@ from experiments.storage.atomic import write_json
 
 __all__ = ["print_paper_tables", "write_paper_report"]
 
+# Where the data lie, how often something is looked at, and what each panel sweeps.
+_NOT_SHOWN = {
+    "data.path",
+    "algorithm",
+    "learning_rate",
+    "seed",
+    "dream_clip",
+    "eval.every",
+    "checkpoint.every",
+    "checkpoint.keep",
+    "checkpoint.at",
+}
 NOTES = (
     "Protocol (section 5). One hidden layer of tanh units in the encoder and in the "
     "decoder, 500 on MNIST and 200 on Frey Face; minibatches of M = 100, L = 1; "
     "Adagrad with one of three step sizes, the one with the best bound on the "
-    "training data after a twentieth of the run (100,000 samples at least); a N(0, I) "
+    "training data after a twentieth of the run (50,000 samples at least); a N(0, I) "
     "prior on the weights (MAP). Wake-sleep has the same networks, minibatches, "
     "optimizer, prior and rule for the step size; its sleep phase makes one dream for "
     "each datapoint, whose pixels have P(1) kept from 0 and 1 by 0.001, as in the "
@@ -89,20 +101,18 @@ def _row(verdict: Verdict) -> dict[str, Any]:
 
 
 def _settings(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The settings that all panels share, and of each panel those that differ."""
-    flat = {
-        outcome.panel.name: flatten(outcome.panel.config.to_dict())
+    """The settings of the first panel, and of every other one those that differ."""
+    first, *others = [
+        (outcome.panel.name, flatten(outcome.panel.config.to_dict()))
         for outcome in outcomes
+    ]
+    base = {name: value for name, value in first[1].items() if name not in _NOT_SHOWN}
+    differences = {
+        panel: {
+            name: value
+            for name, value in fields.items()
+            if name in base and value != base[name]
+        }
+        for panel, fields in others
     }
-    for fields in flat.values():
-        fields.pop("data.path")
-    shared = dict.fromkeys(name for fields in flat.values() for name in fields)
-    common = {}
-    for name in shared:
-        values = [fields[name] for fields in flat.values()]
-        if all(value == values[0] for value in values):
-            common[name] = values[0]
-    return common | {
-        panel: {name: value for name, value in fields.items() if name not in common}
-        for panel, fields in flat.items()
-    }
+    return base | {name: fields for name, fields in differences.items() if fields}

@@ -48,16 +48,17 @@ def _seed_table(outcomes: Sequence[Outcome]) -> Table:
                 for curve in outcome.curves
                 if (curve.method, curve.status) == (method, "done")
             ]
-            ends = [curve.points("test/bound")[-1][1] for curve in runs]
+            length = min((curve.samples for curve in runs), default=0)
+            at = [value_at(curve.points("test/bound"), length) for curve in runs]
+            ends = [value for value in at if value is not None]
             if len(ends) > 1:
                 spread = f"{np.mean(ends):.2f} ± {np.std(ends, ddof=1):.2f}"
                 shown = ", ".join(f"{end:.2f}" for end in ends)
-                lengths = {curve.samples for curve in runs}
                 title = main[0].panel.title
-                length = ", ".join(f"{one:.2g}" for one in sorted(lengths))
-                rows.append((title, LABELS[method], length, shown, spread))
+                rows.append((title, LABELS[method], f"{length:.2g}", shown, spread))
     return Table(
-        "Seeds: last test bound, nats; ± is the standard deviation over seeds",
+        "Seeds: test bound, nats, of a fifth of a run's length; ± is the standard "
+        "deviation over seeds",
         ("panel", "method", "samples", "each seed", "mean"),
         rows,
     )

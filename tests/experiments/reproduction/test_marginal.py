@@ -1,0 +1,58 @@
+"""Appendix D's estimator as Fig. 3 has it, where log p(x) is known."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import aevb
+from aevb import testing
+from experiments.reproduction.marginal import appendix_d
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Of 40 draws of a linear-Gaussian model with two latents; log p(x) beside it."""
+    weights = jnp.array([[1.0, 0.8], [-0.3, 0.4], [0.7, 0.6], [0.2, -1.0]])
+    exact = testing.linear_gaussian(weights, jnp.zeros(4), -0.5)
+
+    def encode(params, x):
+        raise AssertionError("no encoder is used")
+
+    model = aevb.Model(lambda key, x: None, encode, lambda params, z: exact.decode(z))
+    keys = jax.random.split(KEY, 40)
+
+    def draw(key):
+        z_key, x_key = jax.random.split(key)
+        return exact.decode(jax.random.normal(z_key, (2,))).sample(x_key)
+
+    xs = jax.vmap(draw)(keys)
+    estimator = appendix_d(model, 2, with_truth=True)
+    run = jax.jit(jax.vmap(partial(estimator.function, None)))
+    values = run(jax.vmap(jax.random.fold_in, (0, None))(keys, 1), xs)
+    truth = jax.vmap(exact.log_likelihood)(xs)
+    return jax.tree.map(np.asarray, (values, truth))
+
+
+def test_quadrature_is_the_truth(found):
+    values, truth = found
+    np.testing.assert_allclose(values["truth"], truth, atol=2e-3)
+    # The grid around the draws, before it is moved to what it found.
+    np.testing.assert_allclose(values["first"], truth, atol=0.02)
+
+
+def test_appendix_d_is_near_the_truth(found):
+    values, truth = found
+    error = values["log_likelihood"] - truth
+    assert abs(error.mean()) < 0.25
+    assert error.std() < 0.5
+
+
+def test_the_chains_mix(found):
+    values, _ = found
+    assert values["acceptance"].mean() == pytest.approx(0.9, abs=0.08)
+    assert np.quantile(values["r_hat"], 0.9) < 1.3
