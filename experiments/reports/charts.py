@@ -24,7 +24,14 @@ from experiments.reports.style import (
     save_png,
 )
 
-__all__ = ["Curve", "kl_per_dimension", "learning_curve", "scatter", "sweep_field"]
+__all__ = [
+    "Curve",
+    "draw_curves",
+    "kl_per_dimension",
+    "learning_curve",
+    "scatter",
+    "sweep_field",
+]
 
 
 class Curve(NamedTuple):
@@ -74,12 +81,36 @@ def learning_curve(
       ValueError: x and y of a curve differ in shape or are not vectors, or no curve has
         a finite point.
     """
+    figure, axes = new_axes(7.2, 4.8, title)
+    notes = draw_curves(axes, curves, reference, log_x=log_x)
+    axes.set_xlabel(xlabel + notes)
+    axes.set_ylabel(ylabel)
+    legend_below(figure, axes, num_last=len(reference))
+    return save_png(figure, path)
+
+
+def draw_curves(
+    axes: Axes, curves: Sequence[Curve], reference: Sequence[Curve], *, log_x: bool
+) -> str:
+    """Draws curves over a reference, and scales the axes as `learning_curve` says.
+
+    Args:
+      axes: where.
+      curves: in colour.
+      reference: grey, behind.
+      log_x: logarithmic horizontal axis.
+
+    Returns:
+      What lies beyond the axes, for the horizontal axis' label; "" if nothing does.
+
+    Raises:
+      ValueError: as in `learning_curve`.
+    """
     drawn = [_finite_points(curve, log_x) for curve in (*reference, *curves)]
     finite = [(x, y) for x, y in drawn if np.isfinite(y).any()]
     if not finite:
         raise ValueError("no curve has a finite point to draw")
 
-    figure, axes = new_axes(7.2, 4.8, title)
     styles = [*_line_styles(reference, GREYS, 1.1), *_line_styles(curves, LINES, 1.8)]
     for i, (curve, style) in enumerate(zip((*reference, *curves), styles, strict=True)):
         few = i >= len(reference) and np.isfinite(drawn[i][1]).sum() <= 12
@@ -101,11 +132,7 @@ def learning_curve(
     ]
     _scale_x(axes, np.concatenate([x for x, _ in finite]), log_x)
     # The minus of the ticks, which is not the hyphen.
-    notes = "".join(f"   ({note})" for note in cut).replace("-", "\N{MINUS SIGN}")
-    axes.set_xlabel(xlabel + notes)
-    axes.set_ylabel(ylabel)
-    legend_below(figure, axes, num_last=len(reference))
-    return save_png(figure, path)
+    return "".join(f"   ({note})" for note in cut).replace("-", "\N{MINUS SIGN}")
 
 
 def kl_per_dimension(

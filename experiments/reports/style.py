@@ -33,6 +33,7 @@ __all__ = [
     "legend_below",
     "new_axes",
     "save_png",
+    "style_axes",
 ]
 
 DPI = 150
@@ -61,6 +62,12 @@ def new_axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     """
     figure = Figure((width, height), dpi=DPI, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
+    style_axes(axes, title)
+    return figure, axes
+
+
+def style_axes(axes: Axes, title: str) -> None:
+    """Gives axes the style of all charts, and a title above, on the left."""
     axes.set_title(title, loc="left", fontsize=11, color=INK, pad=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(PALE)
@@ -69,7 +76,6 @@ def new_axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     axes.yaxis.label.set(color=INK, fontsize=10)
     axes.grid(True, color="#e6e9ed", linewidth=0.8)
     axes.set_axisbelow(True)
-    return figure, axes
 
 
 def save_png(

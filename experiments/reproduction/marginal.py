@@ -24,12 +24,14 @@ from experiments.evaluation.points import (
 )
 from experiments.keys import Stream
 from experiments.processes.interruption import StopRequest
+from experiments.program import build
 from experiments.reproduction.protocol import Panel
 from experiments.reproduction.training import Curve
 from experiments.storage.atomic import read_json, write_json
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.parts import Parts
-from experiments.storage.workdir import same_work
+from experiments.storage.workdir import read_config, same_work
+from experiments.training.loop import start
 from experiments.training.opened import load_run
 
 __all__ = ["APPENDIX_D", "Marginal", "appendix_d", "find_marginals", "measure_panel"]
@@ -171,10 +173,11 @@ def measure_panel(
     """
     if find_marginals(panel, workdir):
         return
+    finished = [curve for curve in curves if curve.status == "done"]
     found: list[Marginal] = []
-    for curve in curves:
-        if curve.status == "done":
-            found += _measure(panel, curve, workdir, stop, report)
+    if finished:
+        measure = _measurer(panel, finished[0], workdir, stop, report)
+        found = [one for curve in finished for one in measure(curve)]
     made = [one._asdict() for one in found]
     work = same_work(panel.config.to_dict())
     write_json(_file(panel, workdir), {"of": work, "estimates": made})
@@ -193,54 +196,63 @@ def _file(panel: Panel, workdir: Path) -> Path:
     return workdir / "marginal" / f"{panel.name}.json"
 
 
-def _measure(
+def _measurer(
     panel: Panel,
-    curve: Curve,
+    first: Curve,
     workdir: Path,
     stop: StopRequest,
     report: Callable[[Progress], None],
-) -> list[Marginal]:
-    """Of the kept checkpoints of one run."""
-    opened = load_run(curve.folder, data_path=panel.config.data.path)
-    program, config = opened.program, opened.config
-    estimators = [
-        appendix_d(program.likelihood_model, config.latent_dim, with_truth=with_truth)
+) -> Callable[[Curve], list[Marginal]]:
+    """Returns `measure(curve)`, of its kept checkpoints; compiled once for all runs."""
+    path = panel.config.data.path
+    opened = load_run(first.folder, data_path=path)
+    program, latent_dim = opened.program, panel.config.latent_dim
+    images = {
+        split: np.asarray(getattr(program, split)[:_NUM_POINTS])
+        for split in ("train", "test")
+    }
+    kinds = [
+        appendix_d(program.likelihood_model, latent_dim, with_truth=with_truth)
         for with_truth in (False, True)
     ]
-    evaluators = [point_evaluator(one, program.to_input) for one in estimators]
-    steps = Checkpoints(curve.folder).steps()
-    found = []
-    for step in steps:
-        at = load_run(curve.folder, step=step, data_path=panel.config.data.path)
-        identity = points_identity(config, at.params, opened.dataset.sha256)
-        for split in ("train", "test"):
-            images = np.asarray(getattr(program, split)[:_NUM_POINTS])
-            # Quadrature, of a few points, at the end alone.
-            counts = [len(images)]
-            if step == steps[-1]:
-                counts.append(min(_NUM_QUADRATURE, len(images)))
-            measured = []
-            for count, one, evaluate in zip(
-                counts, estimators, evaluators, strict=False
-            ):
-                name = f"{curve.method}-{curve.seed}-{step}-{split}-{count}.jsonl"
-                parts = Parts(
-                    workdir / "marginal" / panel.name / name, identity | one.settings
-                )
-                indices = np.arange(count)
-                measured.append(
-                    evaluate(
-                        at.params,
-                        images,
-                        indices,
-                        parts=parts,
-                        stop=stop,
-                        report=report,
+    evaluators = [point_evaluator(one, program.to_input) for one in kinds]
+
+    def measure(curve: Curve) -> list[Marginal]:
+        config = read_config(curve.folder, data_path=path)
+        like = jax.eval_shape(partial(start, config, build(config, opened.dataset)))
+        checkpoints = Checkpoints(curve.folder)
+        steps = checkpoints.steps()
+        found = []
+        for step in steps:
+            params = checkpoints.read(like, step).state.params
+            identity = points_identity(config, params, opened.dataset.sha256)
+            # Of all methods the same program: no encoder has a part in it.
+            own = {name: leaf for name, leaf in params.items() if name != "encoder"}
+            for split, shown in images.items():
+                # Quadrature, of a few points, at the end alone.
+                counts = [len(shown)]
+                if step == steps[-1]:
+                    counts.append(min(_NUM_QUADRATURE, len(shown)))
+                measured = []
+                for count, kind, evaluate in zip(
+                    counts, kinds, evaluators, strict=False
+                ):
+                    name = f"{curve.method}-{curve.seed}-{step}-{split}-{count}.jsonl"
+                    parts = Parts(
+                        workdir / "marginal" / panel.name / name,
+                        identity | kind.settings,
                     )
-                )
-            samples = step * config.batch_size
-            found.append(_summary(curve.method, split, samples, *measured))
-    return found
+                    indices = np.arange(count)
+                    measured.append(
+                        evaluate(
+                            own, shown, indices, parts=parts, stop=stop, report=report
+                        )
+                    )
+                samples = step * config.batch_size
+                found.append(_summary(curve.method, split, samples, *measured))
+        return found
+
+    return measure
 
 
 def _summary(

@@ -225,9 +225,13 @@ def _manifolds(samples: int, frey_face_path: str) -> list[Panel]:
 def _readings(samples: int) -> list[Panel]:
     """What the paper leaves open and the curve depends on, one change at a time.
 
-    What they are changes of is `mnist-20`, whose step sizes they have.
+    What they are changes of is `mnist-20`, whose step sizes they have; the last one
+    chooses its own.
     """
     main = _mnist(20, samples)
+    # What a larger step size of wake-sleep is worth shows late.
+    late = main.config.copy_and_resolve_references()
+    late.hold = 10
     samples = min(samples, _READING_SAMPLES)
     changes = {
         "dynamic": (
@@ -266,7 +270,14 @@ def _readings(samples: int) -> list[Panel]:
         dream_clip=0.0,
         trial=main,
     )
-    return [*found, exact]
+    short_hold = Panel(
+        "reading-short-hold",
+        "readings",
+        "wake-sleep, sums of squares filled for 10 updates first",
+        late,
+        ("wake_sleep",),
+    )
+    return [*found, exact, short_hold]
 
 
 def _beyond(samples: int) -> list[Panel]:

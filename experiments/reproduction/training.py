@@ -29,6 +29,8 @@ __all__ = ["Curve", "StepSizes", "find_curves", "find_step_sizes", "train_panel"
 class StepSizes(NamedTuple):
     """What a short trial of each step size found, for one method.
 
+    Where there is one step size, it is chosen without a trial.
+
     Attributes:
       chosen: the step size with the highest score.
       scores: `{step size: score}`: the mean over the trial's last epoch of the bound on
@@ -88,7 +90,9 @@ def train_panel(panel: Panel, workdir: Path, stop: StopRequest) -> None:
       DivergenceError: no step size of a method stays finite.
     """
     for method in panel.methods:
-        _train(_trials(panel, method), _trial_folder(panel, method, workdir), stop)
+        trials = _trials(panel, method)
+        if len(trials) > 1:
+            _train(trials, _trial_folder(panel, method, workdir), stop)
         found = find_step_sizes(panel, workdir)[method]
         if found.chosen not in found.scores:
             raise DivergenceError(
@@ -108,6 +112,10 @@ def find_step_sizes(panel: Panel, workdir: Path) -> dict[str, StepSizes]:
     found = {}
     for method in panel.methods:
         runs = _trials(panel, method)
+        if len(runs) == 1:  # nothing to choose
+            [size] = panel.step_sizes
+            found[method] = StepSizes(size, {size: None}, 0)
+            continue
         folder = _trial_folder(panel, method, workdir)
         if not _is_there(runs, folder):
             continue

@@ -46,7 +46,9 @@ def tiny_panels() -> list[Panel]:
     sizes = (0.01, 0.1)
     return [
         Panel("bounds", "2", "tiny bounds", config, pair, step_sizes=sizes),
-        Panel("likelihoods", "3", "tiny likelihoods", at, (*pair, "mcem"), (0,), sizes),
+        Panel(
+            "likelihoods", "3", "tiny likelihoods", at, (*pair, "mcem"), (0,), (0.1,)
+        ),
     ]
 
 

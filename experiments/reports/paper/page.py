@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.config import flatten
 from experiments.reports.page import write_report
+from experiments.reports.paper.export import write_curves
 from experiments.reports.paper.pictures import pictures_of
 from experiments.reports.paper.tables import tables_of
 from experiments.reports.paper.verdicts import Verdict, verdicts
@@ -64,7 +65,10 @@ def write_paper_report(
     samples: int,
     workdir: Path,
 ) -> Path:
-    """Writes `report.html` and `verdicts.json` of what is there; returns the page."""
+    """Writes the page of what is there, `report.html`, and its numbers; returns it.
+
+    `verdicts.json` has the table of verdicts, `curves.csv` every curve.
+    """
     found = verdicts(outcomes)
     done = sum(bool(outcome.curves) for outcome in outcomes)
     tests = [one for one in found if one.split == "test"]
@@ -79,6 +83,7 @@ def write_paper_report(
             remark = "test numbers in the band of the paper's, or higher"
             summary.append((label, f"{len(good)} of {len(own)}", remark))
     write_json(workdir / "verdicts.json", {"rows": [_row(one) for one in found]})
+    write_curves(outcomes, workdir / "curves.csv")
     return write_report(
         workdir / "report.html",
         title="Auto-Encoding Variational Bayes, the paper's figures again",

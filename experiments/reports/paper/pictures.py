@@ -13,6 +13,7 @@ from experiments.keys import Stream, stream_key
 from experiments.reports.charts import Curve, learning_curve
 from experiments.reports.images import image_grid, manifold_points
 from experiments.reports.page import Picture
+from experiments.reports.panels import CurvePanel, curve_panels
 from experiments.reports.paper.verdicts import paper_points
 from experiments.reports.paper_curves import paper_figure2
 from experiments.reproduction import training
@@ -37,7 +38,7 @@ def pictures_of(
       sections: what was asked for, of `protocol.SECTIONS`.
       folder: for the PNG files. Images of a finished run are drawn once.
     """
-    found = []
+    found = _figure_2(outcomes, folder) if "2" in sections else []
     for outcome in outcomes:
         if outcome.panel.section in ("2", "3") and outcome.panel.section in sections:
             found += _panel(outcome, folder)
@@ -53,11 +54,35 @@ def pictures_of(
     return found
 
 
-def _panel(outcome: Outcome, folder: Path) -> list[Picture]:
-    """A panel of Fig. 2 or 3: our curves over the paper's."""
-    panel = outcome.panel
-    if panel.drawn_in:
+def _figure_2(outcomes: Sequence[Outcome], folder: Path) -> list[Picture]:
+    """All panels of Fig. 2 in one picture, MNIST above Frey Face as in the paper."""
+    rows = []
+    for name in ("mnist", "frey_face"):
+        row = [
+            CurvePanel(outcome.panel.title, *curves)
+            for outcome in outcomes
+            if (outcome.panel.section, outcome.panel.config.data.name) == ("2", name)
+            and not outcome.panel.drawn_in
+            and (curves := _curves(outcome))[0]
+        ]
+        rows += [row] if row else []
+    if sum(map(len, rows)) < 2:
         return []
+    path = curve_panels(
+        folder / "figure2.png",
+        rows,
+        xlabel="training samples evaluated",
+        ylabel="bound, nats",
+    )
+    caption = (
+        "Fig. 2: ours in colour, the paper's in grey; solid is train, dashed is test."
+    )
+    return [Picture(path, caption)]
+
+
+def _curves(outcome: Outcome) -> tuple[list[Curve], list[Curve]]:
+    """A panel's curves, ours and the paper's."""
+    panel = outcome.panel
     curves = []
     for method in panel.methods:
         for split in ("train", "test"):
@@ -74,17 +99,26 @@ def _panel(outcome: Outcome, folder: Path) -> list[Picture]:
                 label = f"{LABELS[method]}, {split}"
                 curves.append(_curve(label, points, dashed=split == "test"))
     if not curves:
-        return []
+        return [], []
     reference = [
         _curve(f"paper: {LABELS[method]}, {split}", points, dashed=split == "test")
         for (method, split), points in paper_points(outcome).items()
         if method in panel.methods
     ]
+    return curves, _visible(reference, curves)
+
+
+def _panel(outcome: Outcome, folder: Path) -> list[Picture]:
+    """A panel of Fig. 2 or 3: our curves over the paper's."""
+    panel = outcome.panel
+    curves, reference = _curves(outcome)
+    if panel.drawn_in or not curves:
+        return []
     what = "bound" if panel.section == "2" else "log p(x), Appendix D"
     path = learning_curve(
         folder / f"{panel.name}.png",
         curves,
-        reference=_visible(reference, curves),
+        reference=reference,
         xlabel="training samples evaluated",
         ylabel=f"{what}, nats per image",
         title=f"Fig. {panel.section}: {panel.title}",

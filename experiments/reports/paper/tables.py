@@ -137,29 +137,32 @@ def _readings_table(outcomes: Sequence[Outcome]) -> Table:
     """Each reading beside what was run, after as many samples."""
     own = [one for one in outcomes if one.panel.section == "readings"]
     main = [one for one in outcomes if one.panel.name == "mnist-20"]
+    lengths = sorted({one.panel.config.train_samples for one in own})
     rows = []
-    for outcome in [*main, *own] if own else []:
+    for outcome in [*main, *own]:
         for method in outcome.panel.methods:
             curve = outcome.curve(method)
             reference = next((one.curve(method) for one in main), None)
             if curve is None:
                 continue
-            samples = own[0].panel.config.train_samples
-            ours = value_at(curve.points("test/bound"), samples)
-            base = reference and value_at(reference.points("test/bound"), samples)
             paper = paper_points(outcome).get((method, "test"), [])
-            theirs = value_at(paper, samples)
-            rows.append(
-                (
-                    "as run" if outcome in main else outcome.panel.title,
-                    LABELS[method],
-                    f"{curve.step_size:g}",
-                    f"{samples:.2g}",
-                    None if ours is None else f"{ours:.1f}",
-                    None if ours is None or not base else f"{ours - base:+.1f}",
-                    None if theirs is None else f"{theirs:.1f}",
+            for samples in lengths:
+                ours = value_at(curve.points("test/bound"), samples)
+                base = reference and value_at(reference.points("test/bound"), samples)
+                theirs = value_at(paper, samples)
+                if ours is None:
+                    continue
+                rows.append(
+                    (
+                        "as run" if outcome in main else outcome.panel.title,
+                        LABELS[method],
+                        f"{curve.step_size:g}",
+                        f"{samples:.2g}",
+                        f"{ours:.1f}",
+                        None if not base else f"{ours - base:+.1f}",
+                        None if theirs is None else f"{theirs:.1f}",
+                    )
                 )
-            )
     return Table(
         "What the paper leaves open, MNIST, N_z = 20: test bound, nats",
         ("reading", "method", "step size", "samples", "ours", "to as run", "paper"),
@@ -204,7 +207,7 @@ def _beyond_table(outcomes: Sequence[Outcome]) -> Table:
 def _step_size_table(outcomes: Sequence[Outcome]) -> Table:
     rows = []
     for outcome in outcomes:
-        if outcome.panel.trial:
+        if outcome.panel.trial or len(outcome.panel.step_sizes) == 1:
             continue
         for method, found in outcome.step_sizes.items():
             scores = ", ".join(
