@@ -20,15 +20,21 @@ Exit codes: 0 done; 1 usage, data or workdir error; 2 diverged; 3 no usable chec
 """
 
 import argparse
+import contextlib
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import jax
 
 from experiments import cli
 from experiments.arguments import Parser
 from experiments.data import load
 from experiments.evaluation.points import Progress
 from experiments.processes.interruption import StopRequest
+from experiments.program import remembering_loader
 from experiments.reports.paper.page import print_paper_tables, write_paper_report
 from experiments.reproduction import frey, marginal
 from experiments.reproduction.outcome import collect
@@ -60,12 +66,13 @@ def run(
     def write() -> Path:
         return write_paper_report(collect(asked, workdir), sections, samples, workdir)
 
-    with held(workdir), StopRequest() as stop:
+    load = remembering_loader()
+    with held(workdir), StopRequest() as stop, _compiling_once():
         print(f"{len(asked)} panels; workdir {workdir}", flush=True)
         for number, panel in enumerate(asked, start=1):
             print(f"panel {number} of {len(asked)}: {panel.title}", flush=True)
             try:
-                train_panel(panel, workdir, stop)
+                train_panel(panel, workdir, stop, load)
                 curves = find_curves(panel, workdir)
                 if panel.section == "3":
                     marginal.measure_panel(panel, curves, workdir, stop, _print_points)
@@ -76,6 +83,32 @@ def run(
         print_paper_tables(collect(asked, workdir))
         print(f"report {page}")
     return page
+
+
+@contextlib.contextmanager
+def _compiling_once() -> Iterator[None]:
+    """Keeps compiled programs for as long as the command runs: panels share theirs.
+
+    Not longer: a program is for this machine, and the workdir may be moved.
+    """
+    if getattr(jax.config, "jax_compilation_cache_dir", None):  # the user's own
+        yield
+        return
+    settings: dict[str, Any] = {
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    with tempfile.TemporaryDirectory(prefix="aevb-compiled-") as folder:
+        settings["jax_compilation_cache_dir"] = folder
+        before["jax_compilation_cache_dir"] = None
+        try:
+            for name, value in settings.items():
+                jax.config.update(name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
 
 
 def _print_points(progress: Progress) -> None:

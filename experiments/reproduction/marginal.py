@@ -48,6 +48,7 @@ _NUM_POINTS = 1000
 _NUM_CHAINS, _NUM_DRAWS, _NUM_LEAPFROG = 4, 25, 4
 _NUM_BURN_IN, _THINNING = 30, 1
 _NUM_PRIOR_DRAWS = 200
+_BATCH_SIZE = 100
 # Of which quadrature has the truth; the rest follows by regression on Appendix D.
 _NUM_QUADRATURE = 50
 _GRID = 31
@@ -149,7 +150,8 @@ def appendix_d(model: aevb.Model, latent_dim: int, *, with_truth: bool) -> Estim
         "num_prior_draws": _NUM_PRIOR_DRAWS,
         "grid": _GRID if with_truth else 0,
     }
-    return Estimator(APPENDIX_D, settings, function, 1 if with_truth else 100)
+    batch_size = 1 if with_truth else _BATCH_SIZE
+    return Estimator(APPENDIX_D, settings, function, batch_size)
 
 
 def measure_panel(

@@ -7,13 +7,15 @@ can be made of whatever is there.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from ml_collections import ConfigDict
 
 from experiments.config import base
+from experiments.data import Dataset
 from experiments.errors import DivergenceError
 from experiments.processes.interruption import StopRequest
 from experiments.reproduction.protocol import LABELS, Panel
@@ -24,6 +26,8 @@ from experiments.sweeps import grid
 from experiments.sweeps.runner import Sweep, train
 
 __all__ = ["Curve", "StepSizes", "find_curves", "find_step_sizes", "train_panel"]
+
+Load = Callable[[ConfigDict], Dataset]
 
 
 class StepSizes(NamedTuple):
@@ -75,7 +79,7 @@ class Curve(NamedTuple):
         ]
 
 
-def train_panel(panel: Panel, workdir: Path, stop: StopRequest) -> None:
+def train_panel(panel: Panel, workdir: Path, stop: StopRequest, load: Load) -> None:
     """Chooses the step sizes of a panel and trains its runs; both continue.
 
     Each method is a sweep of its own.
@@ -84,6 +88,7 @@ def train_panel(panel: Panel, workdir: Path, stop: StopRequest) -> None:
       panel: what is run.
       workdir: of the whole.
       stop: asked after every epoch.
+      load: `program.remembering_loader()`.
 
     Raises:
       StoppedError: a signal came; what is done is saved.
@@ -92,7 +97,7 @@ def train_panel(panel: Panel, workdir: Path, stop: StopRequest) -> None:
     for method in panel.methods:
         trials = _trials(panel, method)
         if len(trials) > 1:
-            _train(trials, _trial_folder(panel, method, workdir), stop)
+            _train(trials, _trial_folder(panel, method, workdir), stop, load)
         found = find_step_sizes(panel, workdir)[method]
         if found.chosen not in found.scores:
             raise DivergenceError(
@@ -101,7 +106,7 @@ def train_panel(panel: Panel, workdir: Path, stop: StopRequest) -> None:
             )
         fields = [_fields(panel, method, found.chosen, seed) for seed in panel.seeds]
         runs = grid.expand(panel.config, fields)
-        _train(runs, workdir / "panels" / panel.name / method, stop)
+        _train(runs, workdir / "panels" / panel.name / method, stop, load)
 
 
 def find_step_sizes(panel: Panel, workdir: Path) -> dict[str, StepSizes]:
@@ -191,14 +196,16 @@ def _fields(panel: Panel, method: str, step_size: float, seed: int) -> dict[str,
     return fields
 
 
-def _train(runs: Sequence[grid.Run], folder: Path, stop: StopRequest) -> None:
+def _train(
+    runs: Sequence[grid.Run], folder: Path, stop: StopRequest, load: Load
+) -> None:
     if _is_there(runs, folder):
         return
     # Side by side lanes are no faster on a CPU (benchmarks.sweep_speed).
     num_lanes = 1 if jax.default_backend() == "cpu" else 0
     fields = list(dict.fromkeys(name for run in runs for name in run.overrides))
     folder.mkdir(parents=True, exist_ok=True)
-    train(Sweep(list(runs), fields, num_lanes, 0, str(folder)), folder, stop)
+    train(Sweep(list(runs), fields, num_lanes, 0, str(folder)), folder, stop, load)
 
 
 def _is_there(runs: Sequence[grid.Run], folder: Path) -> bool:

@@ -55,8 +55,20 @@ class Sweep(NamedTuple):
     workdir: str
 
 
-def train(sweep: Sweep, workdir: Path, stop: StopRequest) -> list[dict[str, Any]]:
+def train(
+    sweep: Sweep,
+    workdir: Path,
+    stop: StopRequest,
+    load: Callable[[ConfigDict], Dataset] | None = None,
+) -> list[dict[str, Any]]:
     """Trains what is not trained yet, and evaluates it.
+
+    Args:
+      sweep: what is asked for.
+      workdir: where everything is written and continued from.
+      stop: asked after every epoch.
+      load: `program.remembering_loader()`, for sweeps that share their data; None is a
+        new one.
 
     Returns:
       One row a run, in the order of the sweep.
@@ -65,7 +77,7 @@ def train(sweep: Sweep, workdir: Path, stop: StopRequest) -> list[dict[str, Any]
       StoppedError: a signal came; what is finished is on the disk.
     """
     mesh = distributed.mesh("lane", sweep.num_devices)
-    load = remembering_loader()
+    load = load or remembering_loader()
     sums = _data_sums(sweep, load)
     settled = distributed.on_writer(lambda: _precisions(sweep.runs, workdir, load))
     sweep = sweep._replace(

@@ -1,5 +1,6 @@
 """`experiments.paper` on a tiny budget, and the same numbers after kill -9."""
 
+import csv
 import json
 import multiprocessing
 import signal
@@ -13,6 +14,7 @@ from configurations import small
 
 from experiments import paper
 from experiments.errors import ConfigError, StoppedError
+from experiments.reproduction import marginal
 from experiments.reproduction.outcome import collect
 from experiments.reproduction.protocol import Panel
 
@@ -42,20 +44,29 @@ def tiny_panels() -> list[Panel]:
     """Two latents and eight hidden units: a panel of Fig. 2, one of Fig. 3."""
     config = small(**TINY)
     at = small(**{**TINY, "checkpoint.at": (2, 4), "checkpoint.keep": 1})
-    pair = ("aevb", "wake_sleep")
-    sizes = (0.01, 0.1)
+    every = ("aevb", "wake_sleep", "mcem")
     return [
-        Panel("bounds", "2", "tiny bounds", config, pair, step_sizes=sizes),
-        Panel(
-            "likelihoods", "3", "tiny likelihoods", at, (*pair, "mcem"), (0,), (0.1,)
-        ),
+        Panel("bounds", "2", "tiny bounds", config, ("wake_sleep",), (0,), (0.01, 0.1)),
+        Panel("likelihoods", "3", "tiny likelihoods", at, every, (0,), (0.1,)),
     ]
+
+
+# Of log p(x), in the tests' slow code.
+FEW = {
+    "_NUM_POINTS": 10,
+    "_NUM_QUADRATURE": 3,
+    "_BATCH_SIZE": 10,
+    "_NUM_BURN_IN": 6,
+    "_NUM_DRAWS": 6,
+    "_NUM_PRIOR_DRAWS": 20,
+    "_GRID": 9,
+}
 
 
 @pytest.fixture
 def few_points(monkeypatch):
-    monkeypatch.setattr("experiments.reproduction.marginal._NUM_POINTS", 20)
-    monkeypatch.setattr("experiments.reproduction.marginal._NUM_QUADRATURE", 5)
+    for name, value in FEW.items():
+        monkeypatch.setattr(marginal, name, value)
 
 
 def numbers(workdir: Path) -> dict:
@@ -79,9 +90,8 @@ def _child(workdir: str, cache: str) -> None:
     """In a process of its own, to be killed."""
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_num_cpu_devices", 8)  # part of a compiled program's name
-    from experiments.reproduction import marginal
-
-    marginal._NUM_POINTS, marginal._NUM_QUADRATURE = 20, 5
+    for name, value in FEW.items():
+        setattr(marginal, name, value)
     paper.run(tiny_panels(), ["2", "3"], 800, Path(workdir))
 
 
@@ -97,13 +107,27 @@ def test_a_tiny_budget_and_kill_9_half_way(tmp_path, cache, few_points, capsys):
     for key in estimates:
         assert (expected[key].truth is None) == (key[3] == 400)
     assert expected["likelihoods", "mcem"][1] == "done"
-    assert {len(expected["bounds", one][2]) for one in ("aevb", "wake_sleep")} == {4}
+    assert len(expected["bounds", "wake_sleep"][2]) == 4
     text = page.read_text()
     HTMLParser().feed(text)
     assert text.count("data:image/png;base64,") == 2
     for word in ("quadrature", "Step sizes", "wake-sleep", "MCEM"):
         assert word in text
     assert str(tmp_path) not in text
+    with (whole / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    bounds = [row for row in rows if row["quantity"] == "bound"]
+    assert {row["panel"] for row in bounds} == {"bounds", "likelihoods"}
+    [last] = [
+        row
+        for row in bounds
+        if (row["panel"], row["method"], row["split"], row["train_samples"])
+        == ("bounds", "wake_sleep", "test", "800")
+    ]
+    line = expected["bounds", "wake_sleep"][2][-1]
+    assert float(last["nats"]) == pytest.approx(line["test/bound"], abs=1e-3)
+    assert sum(row["quantity"] == "appendix_d" for row in rows) == len(estimates)
+    assert sum(row["quantity"] == "quadrature" for row in rows) == 3 * 2
 
     processes = multiprocessing.get_context("spawn")
     process = processes.Process(target=_child, args=(str(killed), cache))

@@ -15,6 +15,7 @@ from experiments.reports.charts import (
     scatter,
     sweep_field,
 )
+from experiments.reports.panels import CurvePanel, curve_panels
 from experiments.reports.paper_curves import paper_figure2
 from experiments.reports.style import LINES
 
@@ -25,6 +26,12 @@ def _bound(x):
 
 X = np.linspace(5e4, 1e7, 60)
 POINTS = np.random.default_rng(0).normal(size=(2, 200))
+
+
+def _panel(latent_dim):
+    curves = [Curve("train", X, _bound(X)), Curve("test", X, _bound(X) - 1, True)]
+    return CurvePanel(f"N_z = {latent_dim}", curves, paper_figure2(latent_dim))
+
 
 # One call of every kind, with the size in pixels that the file must have.
 PICTURES = {
@@ -43,6 +50,18 @@ PICTURES = {
             path, [Curve("train", [1], [-540.0])], xlabel="epoch", ylabel="nats"
         ),
         (1080, 720),
+    ),
+    "panels": (
+        lambda path: curve_panels(
+            path,
+            [
+                [_panel(latent_dim) for latent_dim in (3, 5, 20)],
+                [CurvePanel("no reference", [Curve("train", X, _bound(X))], [])],
+            ],
+            xlabel="training samples",
+            ylabel="bound (nats)",
+        ),
+        (1395, 900),
     ),
     "kl_per_dimension": (
         lambda path: kl_per_dimension(path, [0.0, 2.5, 0.003], threshold=0.01),
@@ -89,6 +108,11 @@ names = set(before) - {{"backend"}}  # chosen, with pyplot, when it is looked at
 assert [name for name in names if matplotlib.rcParams[name] != before[name]] == []
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+def test_panels_of_nothing_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="no panel"):
+        curve_panels(tmp_path / "none.png", [[]], xlabel="x", ylabel="y")
 
 
 def test_bad_arguments_are_refused(tmp_path):
