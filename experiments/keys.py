@@ -34,6 +34,7 @@ class Stream(Enum):
     PRIOR_SAMPLES = (7,)
     TEST_POINTS = (8,)
     APPENDIX_D = (9,)
+    CHAIN_STARTS = (10,)
 
 
 def stream_key(stream: Stream, seed: int = 0) -> jax.Array:

@@ -2,7 +2,8 @@
 
 None of the three methods is given a better start than the others: the chains of every
 datapoint begin at draws of the prior, chosen by their importance weights, and not at an
-encoder, which MCEM does not have.
+encoder, which MCEM does not have. The posteriors are narrow and have several modes: of
+200 draws, those of a tenth of the points missed the one that counts, by up to 110 nats.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from experiments.evaluation.points import (
     point_evaluator,
     points_identity,
 )
-from experiments.keys import Stream
+from experiments.keys import Stream, stream_key
 from experiments.processes.interruption import StopRequest
 from experiments.program import build
 from experiments.reproduction.protocol import Panel
@@ -47,11 +48,12 @@ APPENDIX_D = Kind(
 _NUM_POINTS = 1000
 _NUM_CHAINS, _NUM_DRAWS, _NUM_LEAPFROG = 4, 25, 4
 _NUM_BURN_IN, _THINNING = 30, 1
-_NUM_PRIOR_DRAWS = 200
+# The same for all datapoints, so that each is decoded once for many of them.
+_NUM_PRIOR_DRAWS, _CHUNK = 2**15, 2**11
 _BATCH_SIZE = 100
 # Of which quadrature has the truth; the rest follows by regression on Appendix D.
 _NUM_QUADRATURE = 50
-_GRID = 31
+_GRID, _COARSE_GRID, _NUM_MODES = 31, 15, 8
 
 
 class Marginal(NamedTuple):
@@ -91,31 +93,43 @@ def appendix_d(model: aevb.Model, latent_dim: int, *, with_truth: bool) -> Estim
     Args:
       model: whose decoder and prior are used; no encoder is.
       latent_dim: J, at most 3 with the truth.
-      with_truth: integrate on a grid around the posterior draws as well, and again
-        around the mean and covariance that this finds.
+      with_truth: integrate on grids as well. Chains of their own look for modes, and a
+        coarse grid around each finds the best; a fine grid lies around the mean and
+        covariance that it gives, and once more around those that this one gives. A
+        posterior of several modes that count has more than the one.
     """
+
+    def starts(params: Any) -> jax.Array:
+        p = aevb.prior_or_normal(model.prior(params), jnp.zeros(latent_dim))
+        keys = jax.random.split(stream_key(Stream.CHAIN_STARTS), _NUM_PRIOR_DRAWS)
+        return jax.vmap(p.sample)(keys)
 
     def function(params: Any, key: jax.Array, x: jax.Array) -> dict[str, jax.Array]:
         decode, prior = partial(model.decode, params), model.prior(params)
-        prior_key, choice_key, draw_key = jax.random.split(key, 3)
-        p = aevb.prior_or_normal(prior, jnp.zeros(latent_dim))
-        zs = jax.vmap(p.sample)(jax.random.split(prior_key, _NUM_PRIOR_DRAWS))
-        log_weights = jax.vmap(
-            lambda z: aevb.log_joint(decode, z, x, prior=prior) - p.log_prob(z)
-        )(zs)
-        chosen = jax.random.categorical(choice_key, log_weights, shape=(_NUM_CHAINS,))
-        draws = aevb.sample_posterior(
-            decode,
-            draw_key,
-            x,
-            zs[chosen],
-            prior=prior,
-            num_samples=_NUM_DRAWS,
-            num_burn_in=_NUM_BURN_IN,
-            num_leapfrog_steps=_NUM_LEAPFROG,
-            thinning=_THINNING,
-            target_acceptance=0.9,
+        choice_key, draw_key, again_key, truth_key = jax.random.split(key, 4)
+        zs = starts(params)
+        log_weights = jax.lax.map(
+            lambda z: decode(z).log_prob(x),
+            zs,
+            batch_size=min(_CHUNK, _NUM_PRIOR_DRAWS),
         )
+
+        def sample(key: jax.Array, chosen: jax.Array) -> aevb.PosteriorDraws:
+            return aevb.sample_posterior(
+                decode,
+                key,
+                x,
+                zs[chosen],
+                prior=prior,
+                num_samples=_NUM_DRAWS,
+                num_burn_in=_NUM_BURN_IN,
+                num_leapfrog_steps=_NUM_LEAPFROG,
+                thinning=_THINNING,
+                target_acceptance=0.9,
+            )
+
+        chosen = jax.random.categorical(choice_key, log_weights, shape=(_NUM_CHAINS,))
+        draws = sample(draw_key, chosen)
         kernels = aevb.reciprocal_log_likelihood(
             decode, x, draws.zs, prior=prior, fit=aevb.fit_kernel_density
         )
@@ -125,33 +139,58 @@ def appendix_d(model: aevb.Model, latent_dim: int, *, with_truth: bool) -> Estim
             "r_hat": jnp.max(draws.r_hat),
         }
         if with_truth:
-            integrate = partial(
-                aevb.quadrature,
-                decode,
-                x,
-                latent_dim=latent_dim,
-                num_points=_GRID,
-                prior=prior,
-            )
-            around = aevb.fit_normal(draws.zs.reshape(-1, latent_dim))
-            first = integrate(loc=around.loc, scale_tril=around.scale_tril)
-            second = integrate(
-                loc=first.mean, scale_tril=jnp.linalg.cholesky(first.covariance)
-            )
-            found |= {"truth": second.log_likelihood, "first": first.log_likelihood}
+            # By their weights too, but no draw twice: other modes are looked at.
+            noise = jax.random.gumbel(again_key, log_weights.shape)
+            _, chosen = jax.lax.top_k(log_weights + noise, _NUM_MODES)
+            others = sample(truth_key, chosen)
+            found |= _integrals(decode, x, others.zs, prior)
         return found
 
-    settings = {
+    batch_size = 1 if with_truth else _BATCH_SIZE
+    return Estimator(APPENDIX_D, _settings(with_truth), function, batch_size)
+
+
+def _settings(with_truth: bool) -> dict[str, Any]:
+    """What the estimates depend on."""
+    return {
         "num_chains": _NUM_CHAINS,
         "num_samples": _NUM_DRAWS,
         "num_burn_in": _NUM_BURN_IN,
         "num_leapfrog_steps": _NUM_LEAPFROG,
         "thinning": _THINNING,
         "num_prior_draws": _NUM_PRIOR_DRAWS,
-        "grid": _GRID if with_truth else 0,
+        "grid": [_COARSE_GRID, _GRID, _NUM_MODES] if with_truth else [],
     }
-    batch_size = 1 if with_truth else _BATCH_SIZE
-    return Estimator(APPENDIX_D, settings, function, batch_size)
+
+
+def _integrals(
+    decode: Any, x: jax.Array, zs: jax.Array, prior: Any
+) -> dict[str, jax.Array]:
+    """Quadrature around the best of several chains; zs `[C, L, J]`."""
+    latent_dim = zs.shape[-1]
+
+    def integrate(num_points: int, loc: jax.Array, scale_tril: jax.Array) -> Any:
+        return aevb.quadrature(
+            decode,
+            x,
+            latent_dim=latent_dim,
+            num_points=num_points,
+            prior=prior,
+            loc=loc,
+            scale_tril=scale_tril,
+        )
+
+    def around(own: jax.Array) -> Any:
+        fitted = aevb.fit_normal(own)
+        return integrate(_COARSE_GRID, fitted.loc, fitted.scale_tril)
+
+    def again(coarse: Any) -> Any:
+        return integrate(_GRID, coarse.mean, jnp.linalg.cholesky(coarse.covariance))
+
+    coarse = jax.lax.map(around, zs)
+    best = jnp.nanargmax(coarse.log_likelihood)
+    first = again(jax.tree.map(lambda leaf: leaf[best], coarse))
+    return {"first": first.log_likelihood, "truth": again(first).log_likelihood}
 
 
 def measure_panel(
@@ -181,17 +220,22 @@ def measure_panel(
         measure = _measurer(panel, finished[0], workdir, stop, report)
         found = [one for curve in finished for one in measure(curve)]
     made = [one._asdict() for one in found]
-    work = same_work(panel.config.to_dict())
-    write_json(_file(panel, workdir), {"of": work, "estimates": made})
+    write_json(_file(panel, workdir), {"of": _identity(panel), "estimates": made})
 
 
 def find_marginals(panel: Panel, workdir: Path) -> list[Marginal]:
     """The estimates of a panel, if they are all there."""
     path = _file(panel, workdir)
     kept = read_json(path) if path.exists() else {}
-    if kept.get("of") != same_work(panel.config.to_dict()):
+    if kept.get("of") != _identity(panel):
         return []
     return [Marginal(**one) for one in kept["estimates"]]
+
+
+def _identity(panel: Panel) -> dict[str, Any]:
+    """Of what the estimates are, and by which estimator."""
+    asked = {"num_points": _NUM_POINTS, "num_quadrature": _NUM_QUADRATURE}
+    return same_work(panel.config.to_dict()) | asked | _settings(True)
 
 
 def _file(panel: Panel, workdir: Path) -> Path:

@@ -1,6 +1,7 @@
 """Appendix D's estimator as Fig. 3 has it, where log p(x) is known."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,34 @@ def test_appendix_d_is_near_the_truth(found):
     error = values["log_likelihood"] - truth
     assert abs(error.mean()) < 0.25
     assert error.std() < 0.5
+
+
+def test_a_narrow_second_mode_is_found():
+    """Two modes far apart: more prior draws lie in one, more mass in the other."""
+    means = jnp.array([[-2.0, 0.0], [2.0, 0.5]])
+
+    class Bumps(NamedTuple):
+        """log p(x|z), as a function of z alone: two Gaussian bumps."""
+
+        z: jax.Array
+
+        def log_prob(self, x):
+            wide = -0.5 * jnp.sum((self.z - means[0]) ** 2) / 0.3**2
+            narrow = 12 - 0.5 * jnp.sum((self.z - means[1]) ** 2) / 0.04**2
+            return jnp.logaddexp(wide, narrow) + 0 * jnp.sum(x)
+
+    model = aevb.Model(lambda key, x: None, None, lambda params, z: Bumps(z))
+    estimator = appendix_d(model, 2, with_truth=True)
+    found = jax.jit(partial(estimator.function, None))(KEY, jnp.zeros(1))
+    # In closed form: a product of Gaussians.
+    truth = -jnp.inf
+    for mean, scale, height in ((means[0], 0.3, 0.0), (means[1], 0.04, 12.0)):
+        spread = 1 + scale**2
+        log_mass = height + 2 * jnp.log(scale) - jnp.log(spread)
+        log_mass -= 0.5 * jnp.sum(mean**2) / spread
+        truth = jnp.logaddexp(truth, log_mass)
+    assert float(found["truth"]) == pytest.approx(float(truth), abs=0.01)
+    assert float(found["log_likelihood"]) == pytest.approx(float(truth), abs=0.5)
 
 
 def test_the_chains_mix(found):
