@@ -58,7 +58,6 @@ def write_run_report(result: Result, workdir: Path) -> Path:
 def _numbers(result: Result) -> dict[str, Any]:
     test, config = result.test, result.config
     numbers: dict[str, Any] = {
-        "train_objective": result.metrics[-1]["train/objective"],
         "latent_dim": config.latent_dim,
         "num_test": len(result.program.test),
         "timings": result.timings,
@@ -71,6 +70,8 @@ def _numbers(result: Result) -> dict[str, Any]:
             "test_kl": float(test.kl),
             "active_units": int(test.active_units),
         }
+    else:
+        numbers["train_objective"] = result.metrics[-1]["train/objective"]
     if test is not None and config.likelihood == "gaussian":
         num_dims = result.program.test.shape[1]
         bits = aevb.bits_per_dim(

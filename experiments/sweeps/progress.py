@@ -1,6 +1,5 @@
 """What a sweep prints while a person waits."""
 
-import math
 import time
 from collections.abc import Sequence
 
@@ -9,15 +8,13 @@ import numpy as np
 from experiments.evaluation.points import Progress
 from experiments.program import Program
 from experiments.sweeps.grid import Run
-from experiments.training.progress import duration
+from experiments.training.progress import Pace, duration
 
 __all__ = ["SweepProgress"]
 
-_SECONDS_A_LINE = 1.0
-
 
 class SweepProgress:
-    """Runs done, lanes, images a second and the time left; a line a second at most."""
+    """Runs done, lanes, images a second and the time left, at a `Pace`."""
 
     def __init__(self, num_runs: int, num_done: int):
         """Of so many runs, so many are done already."""
@@ -25,7 +22,7 @@ class SweepProgress:
         # Of one run: seconds for an epoch, and for what comes after the last one.
         self._epochs: list[float] = []
         self._ends: list[float] = []
-        self._shown = -math.inf
+        self._pace = Pace()
 
     def start_group(self, number: int, group: Sequence[Run], width: int) -> None:
         """Runs of one shape, so many lanes at once."""
@@ -47,9 +44,8 @@ class SweepProgress:
         """An epoch of all lanes took so long; `best` is the highest train bound."""
         self._began = time.perf_counter()
         self._epochs.append(seconds / self._size)
-        if epoch < self._num_epochs and self._began < self._shown + _SECONDS_A_LINE:
+        if not self._pace.shows(epoch, self._num_epochs):
             return
-        self._shown = self._began
         left = self._num_runs - self._num_done
         work = (left * self._num_epochs - self._size * epoch) * np.median(self._epochs)
         if self._ends:

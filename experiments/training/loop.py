@@ -30,7 +30,7 @@ from experiments.storage.metrics import Metrics
 from experiments.storage.workdir import check_room
 from experiments.training import epochs
 from experiments.training.epochs import Reported, all_finite
-from experiments.training.progress import print_epoch
+from experiments.training.progress import Pace, print_epoch
 
 __all__ = [
     "Trained",
@@ -40,9 +40,6 @@ __all__ = [
     "start",
     "train",
 ]
-
-# Epochs of a small data set would print hundreds of lines a second.
-_LINE_SECONDS = 1.0
 
 
 class Trained(NamedTuple):
@@ -124,7 +121,7 @@ def train(
     build = epochs.streamed if program.is_streamed else epochs.resident
     advance = build(config, program, mesh, state)
 
-    trained_seconds, printed = 0.0, 0.0
+    trained_seconds, pace = 0.0, Pace()
     with closing(checkpoints), closing(Metrics(workdir, lines)) as metrics:
 
         def save() -> int:
@@ -171,10 +168,8 @@ def train(
                 }
             speed = (step - first_step) * config.batch_size / trained_seconds
             metrics.write(step, scalars, events_only={"images_per_second": speed})
-            now = time.perf_counter()
-            if due or now - printed >= _LINE_SECONDS:
+            if pace.shows(epoch, program.num_epochs):
                 print_epoch(config, program, scalars, speed)
-                printed = now
             due = epoch % config.checkpoint.every == 0 or epoch in config.checkpoint.at
             if due or last:
                 saved = save()

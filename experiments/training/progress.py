@@ -1,5 +1,7 @@
 """What a run prints while a person waits."""
 
+import math
+import time
 from collections.abc import Mapping
 
 import jax
@@ -9,7 +11,27 @@ from experiments.data import Dataset
 from experiments.evaluation.points import Progress
 from experiments.program import Program
 
-__all__ = ["announce", "duration", "print_epoch", "print_points"]
+__all__ = ["Pace", "announce", "duration", "print_epoch", "print_points"]
+
+# A small data set has hundreds of epochs a second.
+_FEW_EPOCHS, _SECONDS_A_LINE = 100, 1.0
+
+
+class Pace:
+    """Which epochs get a line: all of a run of few, of many one a second."""
+
+    def __init__(self) -> None:
+        """Nothing is shown yet."""
+        self._shown = -math.inf
+
+    def shows(self, epoch: int, num_epochs: int) -> bool:
+        """Whether this epoch, the next one to end, gets a line."""
+        now = time.perf_counter()
+        few = num_epochs <= _FEW_EPOCHS or epoch == num_epochs
+        if not few and now < self._shown + _SECONDS_A_LINE:
+            return False
+        self._shown = now
+        return True
 
 
 def announce(

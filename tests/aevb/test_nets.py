@@ -109,7 +109,7 @@ def test_an_encoder_starts_with_unit_variances():
 
 def test_a_floor_holds_the_scale_and_gives_it_no_gradient():
     floor = float(np.log(0.1))
-    shared = {"log_variance_init": nn.initializers.normal(3.0)}
+    shared = {"log_variance_init": nn.initializers.normal(30.0)}
     free = nets.GaussianMLP(20, (5,), **shared)
     held = nets.GaussianMLP(20, (5,), **shared, min_log_scale=floor)
     params = free.init(KEY, X)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import data, program
+from experiments import algorithms, data, program
 from experiments.config import base
 
 # optax.adagrad counts its steps in int32.
@@ -81,7 +81,7 @@ def test_static_training_images_are_binary_and_grey_ones_are_untouched(dataset):
 
 def step_sizes(config, dataset, steps):
     """The step sizes as the updates show them, through sgd on a known gradient."""
-    algorithm_schedule = program._schedule(config, config.learning_rate, steps)
+    algorithm_schedule = algorithms._schedule(config, config.learning_rate, steps)
     return np.array([float(algorithm_schedule(jnp.array(t))) for t in range(steps)])
 
 

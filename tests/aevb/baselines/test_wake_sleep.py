@@ -292,9 +292,10 @@ class TestAlgorithm:
 
     def test_lanes_are_single_runs(self):
         keys = jax.random.split(KEY, 3)
-        together = jax.vmap(lambda key: self.updated(key)[0].params)(keys)
+        run = lambda key: self.updated(key)[0].params  # noqa: E731
+        together = jax.jit(jax.vmap(run))(keys)
         for lane, key in enumerate(keys):
-            alone = self.updated(key)[0].params
+            alone = jax.jit(run)(key)
             assert_close(jax.tree.map(lambda leaf: leaf[lane], together), alone)  # noqa: B023
 
     def test_devices_share_a_minibatch(self):

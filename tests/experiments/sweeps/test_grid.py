@@ -21,7 +21,7 @@ def test_runs_share_no_part_of_their_configurations():
     """They shared `config.data`: all runs of a sweep over it had the last value."""
     runs = expand({"data.num_train": 100}, {"data.num_train": 200}, {"eval.every": 3})
     assert [run.config.data.num_train for run in runs] == [100, 200, 320]
-    assert [run.config.eval.every for run in runs] == [1, 1, 3]
+    assert [run.config.eval.every for run in runs] == [5, 5, 3]
 
 
 @pytest.mark.parametrize("reverse", [False, True])

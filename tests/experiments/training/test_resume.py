@@ -1,5 +1,6 @@
 """A run that was interrupted ends with the bits of one that was not."""
 
+import functools
 import json
 import multiprocessing
 import os
@@ -361,7 +362,7 @@ def test_monte_carlo_em_goes_on_to_the_same_bits(tmp_path, cache):
     forget(half, 4)
     result = training.train(config, built(config), half, StopRequest())
     assert result.num_trained == config.epochs - 1
-    like = jax.eval_shape(lambda: training.start(config, built(config)))
+    like = jax.eval_shape(functools.partial(training.start, config, built(config)))
     one, other = (Checkpoints(folder).read(like).state for folder in (whole, half))
     jax.tree.map(np.testing.assert_array_equal, one, other)
     assert np.any(one.opt_state.chains != 0)
