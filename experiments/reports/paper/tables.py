@@ -107,6 +107,8 @@ def _marginal_table(outcomes: Sequence[Outcome]) -> Table:
             one.split,
             f"{one.samples:.2g}",
             f"{one.value:.2f} ± {one.std_error:.2f}",
+            f"{one.num_failed}",
+            f"{one.importance:.2f}",
             None
             if one.truth is None
             else f"{one.truth:.2f} ± {one.truth_std_error:.2f}",
@@ -118,13 +120,17 @@ def _marginal_table(outcomes: Sequence[Outcome]) -> Table:
     ]
     return Table(
         "Figure 3: log p(x) of the first 1000 points, nats; the first ± is over "
-        "datapoints, the second that of quadrature at 50 of the same points",
+        "datapoints, the second that of quadrature at 50 of the same points; failed "
+        "estimates of Appendix D are 20 nats or more from importance sampling around "
+        "the same chains, and are left out",
         (
             "panel",
             "method",
             "split",
             "samples",
             "Appendix D",
+            "failed",
+            "importance sampling",
             "quadrature",
             "acceptance",
             "R-hat, 95 %",

@@ -53,6 +53,13 @@ def test_appendix_d_is_near_the_truth(found):
     assert error.std() < 0.5
 
 
+def test_importance_sampling_is_the_truth_and_not_above_it(found, z_score):
+    values, truth = found
+    error = values["importance"] - truth
+    assert np.abs(error).max() < 0.2
+    assert z_score(np.exp(error), 1.0) == pytest.approx(0, abs=4.9)
+
+
 def test_a_narrow_second_mode_is_found():
     """Two modes far apart: more prior draws lie in one, more mass in the other."""
     means = jnp.array([[-2.0, 0.0], [2.0, 0.5]])
