@@ -361,7 +361,8 @@ def _summary(
     truth: Measured | None = None,
 ) -> Marginal:
     estimates, proxies = points.values["log_likelihood"], points.values["importance"]
-    values = estimates[np.abs(estimates - proxies) < _FAILED]
+    good = np.abs(estimates - proxies) < _FAILED
+    values = estimates[good] if good.sum() > 1 else estimates
     whole = None
     if truth is not None:
         # The same points by both: quadrature of a few, and the cheap estimate of all.

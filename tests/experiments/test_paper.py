@@ -60,6 +60,8 @@ FEW = {
     "_NUM_DRAWS": 6,
     "_NUM_PRIOR_DRAWS": 20,
     "_GRID": 9,
+    "_COARSE_GRID": 5,
+    "_NUM_IMPORTANCE": 20,
 }
 
 
