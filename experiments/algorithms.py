@@ -22,6 +22,7 @@ __all__ = [
     "Hyperparameters",
     "aevb_algorithm",
     "mcem_algorithm",
+    "sixteen_bits",
     "wake_sleep_algorithm",
 ]
 
@@ -135,10 +136,17 @@ def _dream(clip: float, key: jax.Array, likelihood: Any) -> jax.Array:
     if not isinstance(likelihood, aevb.Bernoulli):
         return baselines.sample_dream(key, likelihood)
     mean = clip + (1 - 2 * clip) * likelihood.mean
-    # As in `binarize`: a random word has two pixels' bits.
-    words = jax.random.bits(key, ((mean.size + 1) // 2,), jnp.uint32)
-    bits = jnp.concatenate([words >> 16, words & 0xFFFF])[: mean.size]
+    bits = sixteen_bits(key, mean.size)
     return (bits.astype(mean.dtype) < 65536 * mean).astype(mean.dtype)
+
+
+def sixteen_bits(key: jax.Array, num_pixels: int) -> jax.Array:
+    """Random bits to draw binary pixels with; `[num_pixels]` uint32 below 2**16.
+
+    A random word has two pixels' bits: a hash of each pixel's own costs twice.
+    """
+    words = jax.random.bits(key, ((num_pixels + 1) // 2,), jnp.uint32)
+    return jnp.concatenate([words >> 16, words & 0xFFFF])[:num_pixels]
 
 
 def mcem_algorithm(

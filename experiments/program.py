@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 import aevb
 from aevb import nets
-from experiments.algorithms import ALGORITHMS, Hyperparameters
+from experiments.algorithms import ALGORITHMS, Hyperparameters, sixteen_bits
 from experiments.config import ACTIVATIONS, INITIALIZERS
 from experiments.data import Dataset, load
 from experiments.errors import ConfigError
@@ -219,9 +219,7 @@ def binarize(key: jax.Array, x: jax.Array, scale: int = 255) -> jax.Array:
     Returns:
       `[D]` uint8, 0 or 1.
     """
-    # A random word has two pixels' bits: a hash of each pixel's own costs twice.
-    words = jax.random.bits(key, ((x.size + 1) // 2,), jnp.uint32)
-    bits = jnp.concatenate([words >> 16, words & 0xFFFF])[: x.size].astype(jnp.uint16)
+    bits = sixteen_bits(key, x.size).astype(jnp.uint16)
     return (bits < x.astype(jnp.uint16) * (65536 // scale)).astype(jnp.uint8)
 
 

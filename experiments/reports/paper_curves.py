@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from experiments.reports.charts import Curve
+from experiments.reproduction.protocol import LABELS
 
 __all__ = ["paper_figure2", "paper_figure3"]
 
 _PAPER = Path(__file__).parents[1] / "assets" / "paper"
-_METHODS = {"aevb": "AEVB", "wake_sleep": "wake-sleep", "mcem": "MCEM"}
 
 
 def paper_figure2(n_z: int, dataset: str = "mnist") -> list[Curve]:
@@ -87,7 +87,7 @@ def _paper_curves(
     rows: Sequence[dict[str, str]], x: str, unit: float, y: str
 ) -> list[Curve]:
     curves = []
-    for method, name in _METHODS.items():
+    for method, name in LABELS.items():
         for split in ("train", "test"):
             points = [
                 (float(row[x]) * unit, float(row[y]))
