@@ -74,8 +74,7 @@ def run(
             try:
                 train_panel(panel, workdir, stop, load)
                 curves = find_curves(panel, workdir)
-                if panel.section == "3":
-                    marginal.measure_panel(panel, curves, workdir, stop, _print_points)
+                marginal.measure_panel(panel, curves, workdir, stop, _print_points)
                 if panel.config.data.name == "frey_face":
                     frey.look_at(panel, curves, workdir)
             finally:

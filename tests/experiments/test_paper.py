@@ -14,7 +14,7 @@ from configurations import small
 
 from experiments import paper
 from experiments.errors import ConfigError, StoppedError
-from experiments.reproduction import marginal
+from experiments.reproduction.appendix_d import AppendixE
 from experiments.reproduction.outcome import collect
 from experiments.reproduction.protocol import Panel
 
@@ -40,6 +40,20 @@ TINY = {
 }
 
 
+# Of log p(x), in the tests' slow code.
+FEW = AppendixE(
+    num_points=10,
+    num_draws=6,
+    num_burn_in=6,
+    num_prior_draws=20,
+    num_quadrature=3,
+    coarse_grid=5,
+    grid=9,
+    num_importance=20,
+    batch_size=10,
+)
+
+
 def tiny_panels() -> list[Panel]:
     """Two latents and eight hidden units: a panel of Fig. 2, one of Fig. 3."""
     config = small(**TINY)
@@ -47,28 +61,16 @@ def tiny_panels() -> list[Panel]:
     every = ("aevb", "wake_sleep", "mcem")
     return [
         Panel("bounds", "2", "tiny bounds", config, ("wake_sleep",), (0,), (0.01, 0.1)),
-        Panel("likelihoods", "3", "tiny likelihoods", at, every, (0,), (0.1,)),
+        Panel(
+            "likelihoods",
+            "3",
+            "tiny likelihoods",
+            at,
+            every,
+            step_sizes=(0.1,),
+            likelihoods=FEW,
+        ),
     ]
-
-
-# Of log p(x), in the tests' slow code.
-FEW = {
-    "_NUM_POINTS": 10,
-    "_NUM_QUADRATURE": 3,
-    "_BATCH_SIZE": 10,
-    "_NUM_BURN_IN": 6,
-    "_NUM_DRAWS": 6,
-    "_NUM_PRIOR_DRAWS": 20,
-    "_GRID": 9,
-    "_COARSE_GRID": 5,
-    "_NUM_IMPORTANCE": 20,
-}
-
-
-@pytest.fixture
-def few_points(monkeypatch):
-    for name, value in FEW.items():
-        monkeypatch.setattr(marginal, name, value)
 
 
 def numbers(workdir: Path) -> dict:
@@ -92,12 +94,10 @@ def _child(workdir: str, cache: str) -> None:
     """In a process of its own, to be killed."""
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_num_cpu_devices", 8)  # part of a compiled program's name
-    for name, value in FEW.items():
-        setattr(marginal, name, value)
     paper.run(tiny_panels(), ["2", "3"], 800, Path(workdir))
 
 
-def test_a_tiny_budget_and_kill_9_half_way(tmp_path, cache, few_points, capsys):
+def test_a_tiny_budget_and_kill_9_half_way(tmp_path, cache, capsys):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     page = paper.run(tiny_panels(), ["2", "3"], 800, whole)
     expected = numbers(whole)

@@ -57,7 +57,7 @@ def _seed_table(outcomes: Sequence[Outcome]) -> Table:
                 title = main[0].panel.title
                 rows.append((title, LABELS[method], f"{length:.2g}", shown, spread))
     return Table(
-        "Seeds: test bound, nats, of a fifth of a run's length; ± is the standard "
+        "Seeds: test bound, nats, where the shortest run ends; ± is the standard "
         "deviation over seeds",
         ("panel", "method", "samples", "each seed", "mean"),
         rows,

@@ -10,7 +10,7 @@ import pytest
 
 import aevb
 from aevb import testing
-from experiments.reproduction.marginal import appendix_d
+from experiments.reproduction.appendix_d import AppendixE, appendix_d
 
 KEY = jax.random.key(0)
 
@@ -32,7 +32,7 @@ def found():
         return exact.decode(jax.random.normal(z_key, (2,))).sample(x_key)
 
     xs = jax.vmap(draw)(keys)
-    estimator = appendix_d(model, 2, with_truth=True)
+    estimator = appendix_d(model, 2, AppendixE(), with_truth=True)
     run = jax.jit(jax.vmap(partial(estimator.function, None)))
     values = run(jax.vmap(jax.random.fold_in, (0, None))(keys, 1), xs)
     truth = jax.vmap(exact.log_likelihood)(xs)
@@ -75,7 +75,7 @@ def test_a_narrow_second_mode_is_found():
             return jnp.logaddexp(wide, narrow) + 0 * jnp.sum(x)
 
     model = aevb.Model(lambda key, x: None, None, lambda params, z: Bumps(z))
-    estimator = appendix_d(model, 2, with_truth=True)
+    estimator = appendix_d(model, 2, AppendixE(), with_truth=True)
     found = jax.jit(partial(estimator.function, None))(KEY, jnp.zeros(1))
     # In closed form: a product of Gaussians.
     truth = -jnp.inf
