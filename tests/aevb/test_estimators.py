@@ -175,7 +175,7 @@ class TestBestEncoder:
 
 
 def test_iwae_of_one_sample_reduces_to_elbo_generic():
-    """Bit for bit, gradient too."""
+    """To the rounding of two programs, gradient too."""
     model, xs = network()
 
     @partial(jax.jit, static_argnums=0)
@@ -186,7 +186,7 @@ def test_iwae_of_one_sample_reduces_to_elbo_generic():
         return jax.value_and_grad(bound)(model)
 
     jax.tree.map(
-        np.testing.assert_array_equal,
+        partial(np.testing.assert_allclose, rtol=1e-6),
         evaluate(partial(aevb.iwae, num_samples=1), model),
         evaluate(value_of(aevb.elbo_generic), model),
     )

@@ -93,7 +93,15 @@ def exits(monkeypatch) -> list[int]:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", ""])
-def test_strangers_before_during_and_after(exits, capsys, host):
+def test_strangers_before_during_and_after(exits, capsys, monkeypatch, host):
+    let_in, let_in_count = Watch._let_in, threading.Semaphore(0)
+
+    def counted(self, connection, token, num_processes, arrived):
+        let_in(self, connection, token, num_processes, arrived)
+        if 1 in arrived:
+            let_in_count.release()
+
+    monkeypatch.setattr(Watch, "_let_in", counted)
     job = Job(host)
     token = job.channel.welcome.token
     with (
@@ -108,6 +116,7 @@ def test_strangers_before_during_and_after(exits, capsys, host):
         assert is_dropped(noisy)  # it was shown the door
 
         job.start(1)
+        assert let_in_count.acquire(timeout=30)
         with job.stranger() as guess, job.stranger() as again:  # during
             guess.sendall(bytes(len(token)) + (2).to_bytes(4, "little"))
             assert is_dropped(guess)
