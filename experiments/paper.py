@@ -21,9 +21,11 @@ Exit codes: 0 done; 1 usage, data or workdir error; 2 diverged; 3 no usable chec
 
 import argparse
 import contextlib
+import functools
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +34,37 @@ import jax
 from experiments import cli
 from experiments.arguments import Parser
 from experiments.data import load
+from experiments.errors import ConfigError
 from experiments.evaluation.points import Progress
 from experiments.processes.interruption import StopRequest
+from experiments.processes.workers import Task, cores, run_tasks
 from experiments.program import remembering_loader
 from experiments.reports.paper.page import print_paper_tables, write_paper_report
 from experiments.reproduction import frey, marginal
 from experiments.reproduction.outcome import collect
 from experiments.reproduction.protocol import Panel, panels, read_sections
-from experiments.reproduction.training import find_curves, train_panel
+from experiments.reproduction.training import find_curves, train_panel, trials_of
 from experiments.storage.workdir import held
 
 __all__ = ["main", "parse", "run"]
 
 
 def run(
-    asked: Sequence[Panel], sections: Sequence[str], samples: int, workdir: Path
+    asked: Sequence[Panel],
+    sections: Sequence[str],
+    samples: int,
+    workdir: Path,
+    num_jobs: int = 1,
 ) -> Path:
-    """Runs panels one after another; the page is written after each of them.
+    """Runs panels, and writes the page after each of them.
 
     Args:
       asked: the panels.
       sections: of `protocol.SECTIONS`, what is shown.
       samples: of a run of Fig. 2.
       workdir: where everything is written and continued from.
+      num_jobs: panels at once; more than one are in processes of their own, each with
+        its share of the cores.
 
     Returns:
       The page.
@@ -66,48 +76,89 @@ def run(
     def write() -> Path:
         return write_paper_report(collect(asked, workdir), sections, samples, workdir)
 
-    load = remembering_loader()
-    with held(workdir), StopRequest() as stop, _compiling_once():
-        print(f"{len(asked)} panels; workdir {workdir}", flush=True)
-        for number, panel in enumerate(asked, start=1):
-            print(f"panel {number} of {len(asked)}: {panel.title}", flush=True)
-            try:
-                train_panel(panel, workdir, stop, load)
-                curves = find_curves(panel, workdir)
-                marginal.measure_panel(panel, curves, workdir, stop, _print_points)
-                if panel.config.data.name == "frey_face":
-                    frey.look_at(panel, curves, workdir)
-            finally:
-                page = write()
+    with held(workdir), StopRequest() as stop, _compiled_programs() as settings:
+        print(f"{len(asked)} panels, {num_jobs} at once; workdir {workdir}", flush=True)
+        configure = partial(_configure, settings)
+        measure = partial(_measure, workdir=workdir)
+        tasks = [
+            Task(panel.name, panel, frozenset(trials_of(panel))) for panel in asked
+        ]
+        try:
+            done = (
+                _one_by_one(measure, tasks, configure, stop)
+                if num_jobs == 1
+                else run_tasks(
+                    measure, tasks, num_workers=num_jobs, stop=stop, setup=configure
+                )
+            )
+            with contextlib.closing(done):
+                for count, task in enumerate(done, start=1):
+                    title = task.argument.title
+                    print(f"{count} of {len(asked)} panels done: {title}", flush=True)
+                    if count < len(asked):
+                        write()
+        finally:
+            page = write()
         print_paper_tables(collect(asked, workdir))
         print(f"report {page}")
     return page
 
 
+def _measure(panel: Panel, stop: StopRequest, *, workdir: Path) -> None:
+    """All that is measured of a panel; what is there is not made again."""
+    train_panel(panel, workdir, stop, _loader())
+    curves = find_curves(panel, workdir)
+    marginal.measure_panel(panel, curves, workdir, stop, _print_points)
+    if panel.config.data.name == "frey_face":
+        frey.look_at(panel, curves, workdir)
+
+
+_MOST_JOBS = 4  # two to three gigabytes each
+
+_loader = functools.cache(remembering_loader)
+
+
+def _one_by_one(
+    function: Callable[[Any, StopRequest], None],
+    tasks: Sequence[Task],
+    setup: Callable[[], None],
+    stop: StopRequest,
+) -> Generator[Task]:
+    """`run_tasks` in this process."""
+    before = {name: getattr(jax.config, name) for name in _CACHE}
+    setup()
+    try:
+        for task in tasks:
+            function(task.argument, stop)
+            yield task
+    finally:
+        _configure(before)
+
+
+_CACHE = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+
+
 @contextlib.contextmanager
-def _compiling_once() -> Iterator[None]:
-    """Keeps compiled programs for as long as the command runs: panels share theirs.
+def _compiled_programs() -> Iterator[dict[str, Any]]:
+    """Settings that keep compiled programs while the command runs: panels share theirs.
 
     Not longer: a program is for this machine, and the workdir may be moved.
     """
-    if getattr(jax.config, "jax_compilation_cache_dir", None):  # the user's own
-        yield
+    own = {name: getattr(jax.config, name) for name in _CACHE}
+    if own[_CACHE[0]]:  # the user's
+        yield own
         return
-    settings: dict[str, Any] = {
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": 0,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
     with tempfile.TemporaryDirectory(prefix="aevb-compiled-") as folder:
-        settings["jax_compilation_cache_dir"] = folder
-        before["jax_compilation_cache_dir"] = None
-        try:
-            for name, value in settings.items():
-                jax.config.update(name, value)
-            yield
-        finally:
-            for name, value in before.items():
-                jax.config.update(name, value)
+        yield dict(zip(_CACHE, (folder, 0.0, 0), strict=True))
+
+
+def _configure(settings: dict[str, Any]) -> None:
+    for name, value in settings.items():
+        jax.config.update(name, value)
 
 
 def _print_points(progress: Progress) -> None:
@@ -148,10 +199,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="frey_rawface.mat, or its folder",
     )
     parser.add_argument(
+        "--jobs",
+        type=int,
+        default=0,
+        help="panels at once, in processes of their own (one a core, at most 4, on a "
+        "CPU; 1 on an accelerator)",
+    )
+    parser.add_argument(
         "--workdir", default="", help="where all is written (runs/paper-SAMPLES)"
     )
     options = parser.parse_args(argv)
     options.figures = read_sections(options.figures)
+    if options.jobs < 0:
+        raise ConfigError(f"--jobs={options.jobs} is negative: give 1 or more")
     return options
 
 
@@ -163,7 +223,13 @@ def _run(argv: Sequence[str] | None) -> None:
         print("Frey Face is left out: give --frey-face=frey_rawface.mat (see --help)")
     asked = panels(options.figures, options.samples, options.frey_face)
     workdir = options.workdir or f"runs/paper-{options.samples:.0e}".replace("+0", "")
-    run(asked, options.figures, options.samples, Path(workdir))
+    num_jobs = options.jobs or _default_jobs()
+    run(asked, options.figures, options.samples, Path(workdir), num_jobs)
+
+
+def _default_jobs() -> int:
+    """A step of these networks does not keep two cores busy."""
+    return min(len(cores()), _MOST_JOBS) if jax.default_backend() == "cpu" else 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -25,7 +25,14 @@ from experiments.storage.workdir import same_work
 from experiments.sweeps import grid
 from experiments.sweeps.runner import Sweep, train
 
-__all__ = ["Curve", "StepSizes", "find_curves", "find_step_sizes", "train_panel"]
+__all__ = [
+    "Curve",
+    "StepSizes",
+    "find_curves",
+    "find_step_sizes",
+    "train_panel",
+    "trials_of",
+]
 
 Load = Callable[[ConfigDict], Dataset]
 
@@ -107,6 +114,11 @@ def train_panel(panel: Panel, workdir: Path, stop: StopRequest, load: Load) -> N
         fields = [_fields(panel, method, found.chosen, seed) for seed in panel.seeds]
         runs = grid.expand(panel.config, fields)
         _train(runs, workdir / "panels" / panel.name / method, stop, load)
+
+
+def trials_of(panel: Panel) -> list[tuple[str, str]]:
+    """The trials that a panel makes, or finds where another panel made them."""
+    return [((panel.trial or panel).name, method) for method in panel.methods]
 
 
 def find_step_sizes(panel: Panel, workdir: Path) -> dict[str, StepSizes]:

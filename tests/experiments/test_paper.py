@@ -1,4 +1,4 @@
-"""`experiments.paper` on a tiny budget, and the same numbers after kill -9."""
+"""`experiments.paper` on a tiny budget; side by side and after kill -9 the same."""
 
 import csv
 import json
@@ -94,14 +94,14 @@ def _child(workdir: str, cache: str) -> None:
     """In a process of its own, to be killed."""
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_num_cpu_devices", 8)  # part of a compiled program's name
-    paper.run(tiny_panels(), ["2", "3"], 800, Path(workdir))
+    paper.run(tiny_panels(), ["2", "3"], 800, Path(workdir), num_jobs=2)
 
 
 def test_a_tiny_budget_and_kill_9_half_way(tmp_path, cache, capsys):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    page = paper.run(tiny_panels(), ["2", "3"], 800, whole)
+    page = paper.run(tiny_panels(), ["2", "3"], 800, whole, num_jobs=2)
     expected = numbers(whole)
-    assert "panel 2 of 2: tiny likelihoods" in capsys.readouterr().out
+    assert "2 of 2 panels done: tiny likelihoods" in capsys.readouterr().out
 
     # Every method, split and kept epoch of Fig. 3; the truth at the end alone.
     estimates = [key for key in expected if len(key) == 4]
@@ -143,8 +143,15 @@ def test_a_tiny_budget_and_kill_9_half_way(tmp_path, cache, capsys):
     partial = collect(tiny_panels(), killed)
     assert partial[0].curves
     assert not partial[1].marginals
-    paper.run(tiny_panels(), ["2", "3"], 800, killed)
+    paper.run(tiny_panels(), ["2", "3"], 800, killed, num_jobs=2)
     assert numbers(killed) == expected
+
+    # One after another in this process: other threads, so other rounding.
+    paper.run(tiny_panels()[:1], ["2"], 800, tmp_path / "single")
+    [single] = collect(tiny_panels()[:1], tmp_path / "single")
+    assert single.curves[0].lines[-1]["test/bound"] == pytest.approx(
+        expected["bounds", "wake_sleep"][2][-1]["test/bound"], rel=1e-5
+    )
 
     # All is there: the page is written again, of the same bytes but for the minutes.
     before = (killed / "verdicts.json").read_bytes()
@@ -170,6 +177,7 @@ def test_a_signal_leaves_a_page_of_what_is_there(tmp_path, monkeypatch):
         (["--figures=6"], "'6' is none of 2, 3"),
         (["--samples=many"], "'many' is not a number"),
         (["--samples=100"], "a whole number from 1e4 on"),
+        (["--jobs=-1"], "--jobs=-1 is negative"),
         (["--sample=1e6", "--nothing"], "nothing"),
     ],
 )
