@@ -9,6 +9,10 @@ beyond (binary pixels, Adam, a wake-sleep that does not collapse). --samples is 
 length of Fig. 2's runs: 1e6 takes minutes on two cores, 1e7 a few hours, 1e8 a day or
 more on a CPU.
 
+On a CPU, panels run side by side in processes of their own (--jobs): a step of these
+networks does not keep two cores busy. The same command with as many jobs has the same
+bits; with another number, the same numbers up to rounding.
+
 Frey Face is not bundled: without --frey-face its panels are left out. The original is
 at https://cs.nyu.edu/~roweis/data/frey_rawface.mat.
 
