@@ -149,10 +149,11 @@ def blocks_of_three_steps(monkeypatch):
 @pytest.mark.parametrize("num_devices", [1, 8])
 def test_streamed_batches_are_those_in_memory(num_devices, blocks_of_three_steps, mesh):
     where = mesh if num_devices > 1 else None
-    one, objectives = trained(wide(epochs=3), where)
-    state, blocks = trained(wide(epochs=3), where, epochs.streamed)
-    # Two programs round differently, and Adam divides by what may be near zero.
-    assert_close(state.params, one.params, 1e-5)
+    # Adam divides by what may be near zero, and two programs round differently.
+    config = wide(epochs=3, optimizer="sgd")
+    one, objectives = trained(config, where)
+    state, blocks = trained(config, where, epochs.streamed)
+    assert_close(state.params, one.params, 1e-6)
     assert len(blocks) == 3 * 4  # of 3, 3, 3 and 1 steps
     means = np.average(blocks.reshape(3, 4), axis=1, weights=[3, 3, 3, 1])
     np.testing.assert_allclose(means, objectives, rtol=1e-6)
