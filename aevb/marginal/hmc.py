@@ -163,18 +163,20 @@ def hmc_step(
     def energy(point: Point, momentum: jax.Array) -> jax.Array:
         return matmul(-coefficients, point.values) + matmul(0.5 * momentum, momentum)
 
-    def leap(carry: tuple[Point, jax.Array], _: None) -> tuple:
-        point, momentum = carry
-        point = point_at(flat_densities, point.z + step_size * momentum)
-        return (point, momentum + matmul(step_size * coefficients, point.grads)), None
+    def leap(carry: tuple[jax.Array, jax.Array], _: None) -> tuple:
+        z, momentum = carry
+        z += step_size * momentum
+        grads = jnp.stack([jax.grad(f)(z) for f in flat_densities])
+        return (z, momentum + matmul(step_size * coefficients, grads)), None
 
-    # The momentum is half a step ahead of the position, and half a step too far at
-    # the end.
+    # The momentum is half a step ahead of the position; the last step gives it the
+    # other half, and alone needs the values of the densities too.
     ahead = start_momentum + matmul(0.5 * step_size * coefficients, start.grads)
-    (end, momentum), _ = jax.lax.scan(
-        leap, (start, ahead), None, length=num_leapfrog_steps
+    (z, momentum), _ = jax.lax.scan(
+        leap, (flat, ahead), None, length=num_leapfrog_steps - 1
     )
-    momentum -= matmul(0.5 * step_size * coefficients, end.grads)
+    end = point_at(flat_densities, z + step_size * momentum)
+    momentum += matmul(0.5 * step_size * coefficients, end.grads)
 
     energy_error = energy(end, momentum) - energy(start, start_momentum)
     acceptance = jnp.where(
