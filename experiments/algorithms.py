@@ -173,6 +173,7 @@ def mcem_algorithm(
         num_leapfrog_steps=config.mcem.leapfrog_steps,
         num_weight_updates=config.mcem.weight_updates,
         target_acceptance=config.mcem.acceptance,
+        chunk_size=config.mcem.chunk_size or None,
         axis_name=axis_name,
     )
 

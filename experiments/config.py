@@ -121,6 +121,7 @@ def base() -> ConfigDict:
     config.mcem.leapfrog_steps = 10  # of the one proposal of an iteration
     config.mcem.weight_updates = 5  # of an iteration, on what was drawn
     config.mcem.acceptance = 0.9  # what the step size of the integrator is steered to
+    config.mcem.chunk_size = 1000  # chains moved at once (0: all): a CPU's cache
 
     config.eval = ConfigDict()
     config.eval.every = 5  # epochs between evaluations; the last one always is
@@ -282,6 +283,7 @@ def validate(config: ConfigDict) -> None:
         raise _error("dream_clip", config.dream_clip, "a probability, 0 or more, < 0.5")
     for name in ("mcem.leapfrog_steps", "mcem.weight_updates"):
         _at_least(config, name, 1)
+    _at_least(config, "mcem.chunk_size", 0)
     if not 0 < config.mcem.acceptance < 1:
         raise _error("mcem.acceptance", config.mcem.acceptance, "between 0 and 1")
     for name in ("weight_prior", "beta"):

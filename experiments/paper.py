@@ -17,7 +17,7 @@ Frey Face is not bundled: without --frey-face its panels are left out. The origi
 at https://cs.nyu.edu/~roweis/data/frey_rawface.mat.
 
 The same command again continues where it stopped, exactly; report.html in the workdir
-has what is finished, and is written again after every panel.
+has what is finished; it is written again as panels end, at most once a minute.
 
 Exit codes: 0 done; 1 usage, data or workdir error; 2 diverged; 3 no usable checkpoint;
 75 stopped by a signal after saving (run the same command again).
@@ -26,8 +26,10 @@ Exit codes: 0 done; 1 usage, data or workdir error; 2 diverged; 3 no usable chec
 import argparse
 import contextlib
 import functools
+import math
 import re
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -60,7 +62,7 @@ def run(
     workdir: Path,
     num_jobs: int = 1,
 ) -> Path:
-    """Runs panels, and writes the page after each of them.
+    """Runs panels, and writes the page as they end, at most once a minute.
 
     Args:
       asked: the panels.
@@ -79,6 +81,8 @@ def run(
 
     def write() -> Path:
         return write_paper_report(collect(asked, workdir), sections, samples, workdir)
+
+    written = -math.inf
 
     with held(workdir), StopRequest() as stop, _compiled_programs() as settings:
         print(f"{len(asked)} panels, {num_jobs} at once; workdir {workdir}", flush=True)
@@ -99,8 +103,10 @@ def run(
                 for count, task in enumerate(done, start=1):
                     title = task.argument.title
                     print(f"{count} of {len(asked)} panels done: {title}", flush=True)
-                    if count < len(asked):
+                    late = time.monotonic() - written > _PAGE_SECONDS
+                    if late and count < len(asked):
                         write()
+                        written = time.monotonic()
         finally:
             page = write()
         print_paper_tables(collect(asked, workdir))
@@ -117,6 +123,7 @@ def _measure(panel: Panel, stop: StopRequest, *, workdir: Path) -> None:
         frey.look_at(panel, curves, workdir)
 
 
+_PAGE_SECONDS = 60.0  # between two pages: one takes three seconds of a core
 _MOST_JOBS = 4  # two to three gigabytes each
 
 _loader = functools.cache(remembering_loader)

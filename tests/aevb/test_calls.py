@@ -69,7 +69,7 @@ CALLS = {
     ),
     "mcem": (
         partial(baselines.mcem, lambda params, z: MODEL.decode(z), SGD, Z[None]),
-        {"num_leapfrog_steps": 2, "num_weight_updates": 2},
+        {"num_leapfrog_steps": 2, "num_weight_updates": 2, "chunk_size": 2},
     ),
     "quadrature": (
         partial(aevb.quadrature, MODEL.decode, X),

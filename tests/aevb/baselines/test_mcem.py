@@ -185,6 +185,16 @@ def test_a_minibatch_moves_its_own_chains_alone():
     assert int(after.step) == 1
 
 
+@pytest.mark.parametrize("chunk_size", [1, 3, 10, 11])
+def test_chains_moved_by_chunks_are_the_same_chains(chunk_size):
+    xs = jax.random.normal(KEY, (10, 3))
+    _, start, update = start_of(xs, optimizer=optax.sgd(0.1))
+    _, _, by_chunks = start_of(xs, optimizer=optax.sgd(0.1), chunk_size=chunk_size)
+    state, info = update(KEY, start)
+    other, other_info = by_chunks(KEY, start)
+    assert_close((other, other_info), (state, info), rtol=1e-5, atol=1e-6)
+
+
 def test_a_chain_does_not_depend_on_where_its_datapoint_stands_in_memory():
     """The key is that of the place in the minibatch, the chain that of the index."""
     xs = jax.random.normal(KEY, (10, 3))

@@ -10,7 +10,11 @@ import pytest
 
 import aevb
 from aevb import testing
-from experiments.reproduction.appendix_d import AppendixE, appendix_d
+from experiments.reproduction.appendix_d import (
+    AppendixE,
+    _log_likelihood,
+    appendix_d,
+)
 
 KEY = jax.random.key(0)
 
@@ -86,6 +90,15 @@ def test_a_narrow_second_mode_is_found():
         truth = jnp.logaddexp(truth, log_mass)
     assert float(found["truth"]) == pytest.approx(float(truth), abs=0.01)
     assert float(found["log_likelihood"]) == pytest.approx(float(truth), abs=0.5)
+
+
+def test_prior_draws_are_weighed_by_the_likelihood():
+    keys = jax.random.split(KEY, 3)
+    xs = jax.random.bernoulli(keys[0], shape=(5, 30)).astype(jnp.float32)
+    loc = 3 * jax.random.normal(keys[1], (30,))
+    for p in (aevb.Bernoulli(loc), aevb.DiagNormal(loc, jnp.zeros(30))):
+        weights = jax.vmap(partial(_log_likelihood, p))(xs)
+        np.testing.assert_allclose(weights, jax.vmap(p.log_prob)(xs), rtol=1e-5)
 
 
 def test_the_chains_mix(found):

@@ -86,6 +86,15 @@ def test_a_reading_is_one_change_of_the_panel_whose_step_size_it_has():
             assert configs[0] == configs[1]
 
 
+def test_the_same_trial_is_not_made_twice():
+    found = {panel.name: panel for panel in panels(SECTIONS, 10**6)}
+    main, again = found["mnist-20"], found["beyond-grey-adagrad"]
+    assert training.trials_of(again) == training.trials_of(main)
+    own = again.config.to_dict() | {"train_samples": 10**6}
+    differing = {name for name in own if own[name] != main.config.to_dict()[name]}
+    assert differing <= {"checkpoint", "eval"}  # of a shorter run
+
+
 def test_without_frey_face_its_panels_are_left_out():
     names = [panel.name for panel in panels(SECTIONS, 10**6)]
     assert not any("frey" in name for name in names)
