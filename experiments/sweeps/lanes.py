@@ -305,7 +305,7 @@ def train_lanes(
         )
 
     asked = {own * program.steps_per_epoch for own in config.checkpoint.at}
-    saved = epoch
+    saved, found = epoch, None
     with closing(checkpoints):
         while epoch < program.num_epochs:
             if distributed.any_process(stop.requested):
@@ -335,7 +335,10 @@ def train_lanes(
                 save()
                 saved = epoch
 
-    test = trainer.bound(state.params, distributed.replicate(program.test, mesh))
+    # The curve's last point, where the curve is of the test split.
+    test = found if config.eval.curve == "test" else None
+    if test is None:
+        test = trainer.bound(state.params, distributed.replicate(program.test, mesh))
     likelihood = trainer.log_likelihood(state.params, stop, report_points)
     final = program.num_epochs * program.steps_per_epoch
 
