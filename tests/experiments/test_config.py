@@ -106,6 +106,7 @@ CHANGES: dict[str, dict[str, object]] = {
     "mcem.leapfrog_steps": {"algorithm": "mcem", "mcem.leapfrog_steps": 3},
     "mcem.weight_updates": {"algorithm": "mcem", "mcem.weight_updates": 2},
     "mcem.acceptance": {"algorithm": "mcem", "mcem.acceptance": 0.8},
+    "mcem.chunk_size": {"algorithm": "mcem", "mcem.chunk_size": 1},
     "estimator": {"estimator": "sgvb_a"},
     "num_samples": {"num_samples": 2},
     "beta": {"beta": 0.5},
@@ -129,6 +130,7 @@ GROUNDS: dict[str, dict[str, object]] = {
     "mcem.leapfrog_steps": {"algorithm": "mcem"},
     "mcem.weight_updates": {"algorithm": "mcem"},
     "mcem.acceptance": {"algorithm": "mcem"},
+    "mcem.chunk_size": {"algorithm": "mcem"},
     "weight_prior_on": {"weight_prior": 1.0},
 }
 

@@ -110,7 +110,15 @@ def test_several_devices_give_the_same_numbers(workdir, finished, tmp_path):
     found, expected = points(tmp_path / "out"), points(finished)
     assert {"importance-300", "importance-1000", "annealed-20"} < set(found)
     for name in found:
-        assert found[name] == expected[name], name
+        if not name.startswith("annealed"):
+            assert found[name] == expected[name], name
+    # A point alone on a device is another program than four in a batch: its chains are
+    # the same up to rounding.
+    assert found["annealed-20"].keys() == expected["annealed-20"].keys()
+    for index, values in found["annealed-20"].items():
+        for key, value in values.items():
+            truth = expected["annealed-20"][index][key]
+            assert value == pytest.approx(truth, rel=1e-5), key
     too_many = command(workdir, tmp_path / "none", devices=9)
     assert marginal_likelihood.main(too_many) == 1
 
