@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 import aevb
+from aevb.products import matmul
 from experiments.evaluation.kinds import Estimator, Kind
 from experiments.keys import Stream, stream_key
 
@@ -164,7 +165,7 @@ def _log_likelihood(likelihood: Any, x: jax.Array) -> jax.Array:
     if not isinstance(likelihood, aevb.Bernoulli):
         return likelihood.log_prob(x)
     none = likelihood.log_prob(jnp.zeros_like(x))
-    return none + jnp.matmul(x, likelihood.logits, precision="highest")
+    return none + matmul(x, likelihood.logits)
 
 
 def _importance(

@@ -43,15 +43,14 @@ _FREY_DIMS = (2, 5, 10, 20)
 _NUM_TRAIN = 50_000
 # Points of a curve.
 _NUM_EVALUATIONS = 50
-# The comparisons beyond the paper; in a short run the seeds that show a spread, and
-# what would bring wake-sleep closer to the paper's, too.
+# The comparisons beyond the paper; and the seeds that show a spread, in a short run.
 _FEWER = 0.2
 _SHORT = 10_000_000
 _READING_SAMPLES = 1_000_000
 # Where log p(x) is estimated for Fig. 3, as shares of the whole length.
 _SHARES = (0.2, 0.5, 1.0)
 # Shorter runs are looked at once, at their end: the paper's axis begins later. Fewer
-# points by quadrature then, half of what they take.
+# points by quadrature then, which takes half of the time of the estimates.
 _FIRST_OF_FIGURE_3 = 2_000_000
 _FEWER_BY_QUADRATURE = 25
 # Between two checkpoints, unless a twentieth of the run is more.
@@ -163,19 +162,15 @@ def _mnist(latent_dim: int, samples: int) -> Panel:
     )
 
 
-def _shortened(samples: int) -> int:
-    """The length of what a short run only has a glance at."""
-    return samples if samples >= _SHORT else round(_FEWER * samples)
-
-
 def _more_seeds(samples: int) -> Panel:
     """How far the numbers of one seed are those of another, at N_z = 20."""
     main = _mnist(20, samples)
+    length = samples if samples >= _SHORT else round(_FEWER * samples)
     return Panel(
         "mnist-20-seeds",
         "2",
         "MNIST, N_z = 20, two more seeds",
-        _mnist_config(20, _shortened(samples)),
+        _mnist_config(20, length),
         main.methods,
         seeds=(1, 2),
         trial=main,
@@ -247,9 +242,8 @@ def _readings(samples: int) -> list[Panel]:
     """
     main = _mnist(20, samples)
     # What a larger step size of wake-sleep is worth shows late.
-    late = _mnist_config(20, _shortened(samples))
+    late = main.config.copy_and_resolve_references()
     late.hold = 10
-    glance = min(_shortened(samples), _READING_SAMPLES)
     samples = min(samples, _READING_SAMPLES)
     changes = {
         "dynamic": (
@@ -278,7 +272,7 @@ def _readings(samples: int) -> list[Panel]:
                 trial=main,
             )
         )
-    config = _mnist_config(20, glance)
+    config = _mnist_config(20, samples)
     exact = Panel(
         "reading-exact-dreams",
         "readings",

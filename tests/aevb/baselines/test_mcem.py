@@ -227,12 +227,13 @@ def test_epochs_split_anywhere_are_the_same_bits():
     assert_close(half, whole, rtol=0, atol=0)
 
 
-def test_devices_share_the_chains_of_a_minibatch():
+@pytest.mark.parametrize("chunk_size", [None, 1])
+def test_devices_share_the_chains_of_a_minibatch(chunk_size):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     xs = jax.random.normal(KEY, (32, 3))
     options = {"optimizer": optax.sgd(0.05)}
     alone, state, _ = start_of(xs, **options)
-    shared, _, _ = start_of(xs, axis_name="data", **options)
+    shared, _, _ = start_of(xs, axis_name="data", chunk_size=chunk_size, **options)
 
     def epoch(algorithm, axis_name=None):
         def run(state):
