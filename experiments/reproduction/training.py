@@ -1,9 +1,10 @@
 """Trains the runs of a panel: the step size from a short trial, then the sweep.
 
-Everything is a sweep (`experiments.sweeps`), which resumes by itself. Runs that are all
-there are read and not trained again, also where newer code looks at them: a night's
-work does not go with an edit. What is read of them is on the disk alone, so that a page
-can be made of whatever is there.
+The trial with the step size that is chosen is the run's beginning. Everything is a
+sweep (`experiments.sweeps`), which resumes by itself. Runs that are all there are read
+and not trained again, also where newer code looks at them: a night's work does not go
+with an edit. What is read of them is on the disk alone, so that a page can be made of
+whatever is there.
 """
 
 import json
@@ -23,6 +24,7 @@ from experiments.storage.atomic import read_json
 from experiments.storage.parts import read_part
 from experiments.storage.workdir import same_work
 from experiments.sweeps import grid
+from experiments.sweeps.begun import begins
 from experiments.sweeps.runner import Sweep, train
 
 __all__ = [
@@ -112,7 +114,16 @@ def train_panel(panel: Panel, workdir: Path, stop: StopRequest, load: Load) -> N
                 f"{', '.join(map(str, panel.step_sizes))}"
             )
         fields = [_fields(panel, method, found.chosen, seed) for seed in panel.seeds]
-        runs = grid.expand(panel.config, fields)
+        tried = [
+            _trial_folder(panel, method, workdir) / "runs" / trial.name
+            for trial in trials
+        ]
+        runs = [
+            run._replace(
+                begun=next((path for path in tried if begins(path, run.config)), None)
+            )
+            for run in grid.expand(panel.config, fields)
+        ]
         _train(runs, workdir / "panels" / panel.name / method, stop, load)
 
 
@@ -185,8 +196,7 @@ def _trials(panel: Panel, method: str) -> list[grid.Run]:
         samples = max(panel.trial_samples, least)
         overrides.append(fields | {"train_samples": samples})
     config = panel.config.copy_and_resolve_references()
-    # Only the bound on the training data is looked at, which every epoch has.
-    config.eval.every = config.checkpoint.every = 1_000_000
+    config.checkpoint.every = 1_000_000
     config.checkpoint.at = ()
     return grid.expand(config, overrides)
 
@@ -229,7 +239,9 @@ def _is_there(runs: Sequence[grid.Run], folder: Path) -> bool:
             return False
         # A field that is younger than the run had its default.
         stored = same_work(base().to_dict()) | same_work(read_json(path))
-        if stored != same_work(run.config.to_dict()):
+        asked = same_work(run.config.to_dict())
+        # How often it was looked at, in code that had another interval.
+        if stored | {"eval.every": None} != asked | {"eval.every": None}:
             return False
     return True
 

@@ -30,6 +30,7 @@ __all__ = [
     "check_continues",
     "check_room",
     "check_sweep_continues",
+    "continues",
     "held",
     "read_config",
     "same_work",
@@ -147,6 +148,23 @@ def check_continues(
     stored = read_json(workdir / "config.json")
     changed = _changed_fields(stored, config.to_dict(), _FREE)
     return _check("run", workdir, changed, manifest)
+
+
+def continues(config: ConfigDict, shorter: Mapping[str, Any]) -> bool:
+    """Whether a run is a shorter one made longer: the same bits from the first step on.
+
+    Args:
+      config: of the run.
+      shorter: the stored configuration of the other. Its length, `eval`, `checkpoint`
+        and where its data lie may differ.
+    """
+    depends_on_length = config.schedule != "constant" or config.warmup
+    return (
+        shorter["train_samples"] <= config.train_samples
+        and shorter["epochs"] <= config.epochs
+        and not depends_on_length
+        and not _changed_fields(shorter, config.to_dict(), _FREE)
+    )
 
 
 def check_sweep_continues(

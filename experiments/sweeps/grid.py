@@ -43,11 +43,14 @@ class Run(NamedTuple):
       name: of its folder, from what was swept: "learning_rate=0.003,seed=1".
       overrides: `{field: value}`, what was swept.
       config: the whole configuration.
+      begun: the workdir of a finished, shorter run that is its first part; None is the
+        first step.
     """
 
     name: str
     overrides: dict[str, Any]
     config: ConfigDict
+    begun: Path | None = None
 
 
 def read_axes(

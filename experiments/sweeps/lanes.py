@@ -33,6 +33,7 @@ from experiments.processes import distributed
 from experiments.processes.interruption import StopRequest
 from experiments.program import Program, initial_state
 from experiments.storage.checkpoints import Checkpoints
+from experiments.sweeps.begun import read_begun
 from experiments.sweeps.grid import OPTIMIZER, Run, traced
 from experiments.training.epochs import Reported, reported
 
@@ -233,7 +234,10 @@ def by_lane(
         )
         return split(*arguments)
 
-    return jax.jit(call, donate_argnums=donate)
+    # Named, or one device's would be told as replicated: for lanes that are read from
+    # the disk the same program would be compiled again.
+    lanes = NamedSharding(mesh, PartitionSpec("lane"))
+    return jax.jit(call, donate_argnums=donate, out_shardings=lanes)
 
 
 def _one_by_one(function: Callable) -> Callable:
@@ -257,7 +261,7 @@ def train_lanes(
 
     Args:
       trainer: for the group.
-      runs: at most as many as it has lanes.
+      runs: at most as many as it has lanes; one may have its beginning elsewhere.
       folder: for the checkpoint of the lanes.
       stop: asked after every epoch, in all processes.
       report: `report(epoch, seconds, best train bound)`, after every epoch; without an
@@ -284,7 +288,9 @@ def train_lanes(
     lanes = fill(own_lanes)
     checkpoints = Checkpoints(folder, keep=1)
     like = jax.eval_shape(partial(start, program), own_lanes)
-    restored = distributed.on_writer(lambda: checkpoints.restore(like))
+    restored = distributed.on_writer(
+        lambda: checkpoints.restore(like) or read_begun(runs, like)
+    )
     lines: list[list[dict[str, Any]]] = [[] for _ in runs]
     diverged, seconds, epoch = [0] * num_lanes, 0.0, 0
     if restored is None:

@@ -32,6 +32,7 @@ TINY = {
     "optimizer": "adagrad",
     "weight_prior": 1.0,
     "schedule": "constant",
+    "warmup": 0.0,
     "epochs": 0,
     "train_samples": 800,
     "eval.curve": "test",
