@@ -150,20 +150,23 @@ def check_continues(
     return _check("run", workdir, changed, manifest)
 
 
-def continues(config: ConfigDict, shorter: Mapping[str, Any]) -> bool:
+def continues(config: ConfigDict, shorter: Path, manifest: Mapping[str, Any]) -> bool:
     """Whether a run is a shorter one made longer: the same bits from the first step on.
 
     Args:
       config: of the run.
-      shorter: the stored configuration of the other. Its length, `eval`, `checkpoint`
-        and where its data lie may differ.
+      shorter: the workdir of the other. Its length, `eval`, `checkpoint` and where its
+        data lie may differ.
+      manifest: of this process; the keys that it lacks are not compared.
     """
+    before = read_json(shorter / "config.json")
     depends_on_length = config.schedule != "constant" or config.warmup
     return (
-        shorter["train_samples"] <= config.train_samples
-        and shorter["epochs"] <= config.epochs
+        before["train_samples"] <= config.train_samples
+        and before["epochs"] <= config.epochs
         and not depends_on_length
-        and not _changed_fields(shorter, config.to_dict(), _FREE)
+        and not _changed_fields(before, config.to_dict(), _FREE)
+        and not _differences(shorter, manifest, (*_REFUSED, *_WARNED))
     )
 
 
@@ -244,17 +247,7 @@ def _check(
     what: str, workdir: Path, changed: list[str], manifest: Mapping[str, Any]
 ) -> list[str]:
     """Refuses changed fields and versions; returns warnings of what else differs."""
-    before = flatten(read_json(workdir / "run.json"))
-    now = flatten(manifest)
-
-    def differing(keys: tuple[str, ...]) -> list[str]:
-        return [
-            f"{name}: {before.get(name)} -> {value}"
-            for name, value in now.items()
-            if name.startswith(keys) and before.get(name) != value
-        ]
-
-    changed = changed + differing(_REFUSED)
+    changed = changed + _differences(workdir, manifest, _REFUSED)
     if changed:
         raise WorkdirError(
             f"{workdir} holds another {what}, which this would not continue bit for "
@@ -264,7 +257,19 @@ def _check(
     return [
         f"the {what} was started with another {difference}: its bits may differ from "
         f"those of an uninterrupted {what}"
-        for difference in differing(_WARNED)
+        for difference in _differences(workdir, manifest, _WARNED)
+    ]
+
+
+def _differences(
+    workdir: Path, manifest: Mapping[str, Any], keys: tuple[str, ...]
+) -> list[str]:
+    """Parts of the manifest that the one in a directory has otherwise."""
+    before = flatten(read_json(workdir / "run.json"))
+    return [
+        f"{name}: {before.get(name)} -> {value}"
+        for name, value in flatten(manifest).items()
+        if name.startswith(keys) and before.get(name) != value
     ]
 
 

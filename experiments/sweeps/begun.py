@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from experiments.errors import CheckpointError
 from experiments.storage.atomic import read_json
 from experiments.storage.checkpoints import Checkpoints, Restored
+from experiments.storage.manifest import make_manifest
 from experiments.storage.workdir import continues
 from experiments.sweeps.grid import Run
 
@@ -21,7 +22,7 @@ __all__ = ["begins", "read_begun"]
 
 
 def begins(folder: Path, config: ConfigDict) -> bool:
-    """Whether a finished run is the first part of one that is asked for.
+    """Whether a finished run is the first part of one that is asked for, to the bit.
 
     The longer one's curve then has a point where the shorter one ended.
 
@@ -33,7 +34,7 @@ def begins(folder: Path, config: ConfigDict) -> bool:
         return False
     # What is kept on the way must still be ahead.
     done = read_json(folder / "run.json")["num_epochs"]
-    return continues(config, read_json(folder / "config.json")) and all(
+    return continues(config, folder, make_manifest()) and all(
         done < epoch for epoch in config.checkpoint.at
     )
 

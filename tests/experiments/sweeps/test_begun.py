@@ -1,5 +1,6 @@
 """A run that begins where a shorter one ended is the run from the first step."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -100,3 +101,11 @@ def test_only_a_shorter_run_of_the_same_is_a_beginning(tmp_path):
         assert not begins(folder, small(**{**SCHEDULE, **changes})), changes
     assert begins(folder, small(**SCHEDULE, **{"epochs": 3, "checkpoint.at": (3,)}))
     assert not begins(tmp_path / "nowhere", run.config)
+
+    # Of other code, or on another machine: its bits may be others.
+    manifest = json.loads((folder / "run.json").read_text())
+    for key in ("code_sha256", "cpu"):
+        (folder / "run.json").write_text(json.dumps(manifest | {key: "another"}))
+        assert not begins(folder, run.config)
+    (folder / "run.json").write_text(json.dumps(manifest))
+    assert begins(folder, run.config)
