@@ -5,7 +5,6 @@ import json
 import pytest
 from configurations import small
 
-from experiments import mnist
 from experiments.errors import ConfigError, WorkdirError
 from experiments.processes.interruption import StopRequest
 from experiments.program import build, load_dataset
@@ -14,10 +13,10 @@ from experiments.storage.workdir import held
 from experiments.sweeps import grid
 from experiments.sweeps.runner import Sweep
 from experiments.sweeps.runner import train as train_sweep
-from experiments.training import precision
+from experiments.training import precision, runner
 
 # optax counts its steps in int32.
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = pytest.mark.usefixtures("cache", "standard_promotion")
 
 NO_LIKELIHOOD = {"eval.num_samples": 0, "epochs": 2}
 FAST = {"float32": 3.0, "bfloat16": 2.0}
@@ -41,7 +40,10 @@ def timing(monkeypatch):
 
 
 def run(workdir, **changes):
-    return mnist.run(small(**{**NO_LIKELIHOOD, **changes}), workdir)
+    """A run without its report."""
+    config = small(**{**NO_LIKELIHOOD, **changes})
+    with held(workdir), StopRequest() as stop:
+        return runner.run(config, workdir, stop)
 
 
 @pytest.mark.parametrize(("found", "chosen"), [(FAST, "bfloat16"), (SLOW, "float32")])
@@ -127,7 +129,7 @@ def test_a_sweep_chooses_once_for_what_is_compiled_once(timing, tmp_path):
 
     def train():
         with held(workdir), StopRequest() as stop:
-            sweep = Sweep(runs, list(axes), 0, 1, "")
+            sweep = Sweep(runs, list(axes), 2, 1, "")
             return train_sweep(sweep, workdir, stop)
 
     rows = train()
