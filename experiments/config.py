@@ -121,7 +121,7 @@ def base() -> ConfigDict:
     config.mcem.leapfrog_steps = 10  # of the one proposal of an iteration
     config.mcem.weight_updates = 5  # of an iteration, on what was drawn
     config.mcem.acceptance = 0.9  # what the step size of the integrator is steered to
-    config.mcem.chunk_size = 1000  # chains moved at once (0: all): a CPU's cache
+    config.mcem.chunk_size = 1000  # datapoints at once (0: all): a CPU's cache
 
     config.eval = ConfigDict()
     config.eval.every = 5  # epochs between evaluations; the last one always is

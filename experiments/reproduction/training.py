@@ -24,7 +24,7 @@ from experiments.storage.atomic import read_json
 from experiments.storage.parts import read_part
 from experiments.storage.workdir import same_work
 from experiments.sweeps import grid
-from experiments.sweeps.begun import begins
+from experiments.sweeps.begun import with_beginnings
 from experiments.sweeps.runner import Sweep, train
 
 __all__ = [
@@ -118,13 +118,8 @@ def train_panel(panel: Panel, workdir: Path, stop: StopRequest, load: Load) -> N
             _trial_folder(panel, method, workdir) / "runs" / trial.name
             for trial in trials
         ]
-        runs = [
-            run._replace(
-                begun=next((path for path in tried if begins(path, run.config)), None)
-            )
-            for run in grid.expand(panel.config, fields)
-        ]
-        _train(runs, workdir / "panels" / panel.name / method, stop, load)
+        runs = grid.expand(panel.config, fields)
+        _train(runs, workdir / "panels" / panel.name / method, stop, load, tried)
 
 
 def trials_of(panel: Panel) -> list[tuple[str, str]]:
@@ -219,15 +214,21 @@ def _fields(panel: Panel, method: str, step_size: float, seed: int) -> dict[str,
 
 
 def _train(
-    runs: Sequence[grid.Run], folder: Path, stop: StopRequest, load: Load
+    runs: Sequence[grid.Run],
+    folder: Path,
+    stop: StopRequest,
+    load: Load,
+    tried: Sequence[Path] = (),
 ) -> None:
+    """Trains runs, from their beginnings among those of the trial."""
     if _is_there(runs, folder):
         return
+    runs = with_beginnings(runs, tried)
     # Side by side lanes are no faster on a CPU (benchmarks.sweep_speed).
     num_lanes = 1 if jax.default_backend() == "cpu" else 0
     fields = list(dict.fromkeys(name for run in runs for name in run.overrides))
     folder.mkdir(parents=True, exist_ok=True)
-    train(Sweep(list(runs), fields, num_lanes, 0, str(folder)), folder, stop, load)
+    train(Sweep(runs, fields, num_lanes, 0, str(folder)), folder, stop, load)
 
 
 def _is_there(runs: Sequence[grid.Run], folder: Path) -> bool:

@@ -31,6 +31,7 @@ __all__ = [
     "check_room",
     "check_sweep_continues",
     "continues",
+    "depends_on_length",
     "held",
     "read_config",
     "same_work",
@@ -151,7 +152,7 @@ def check_continues(
 
 
 def continues(config: ConfigDict, shorter: Path, manifest: Mapping[str, Any]) -> bool:
-    """Whether a run is a shorter one made longer: the same bits from the first step on.
+    """Whether a run has the bits of another from the first step on, as far as both go.
 
     Args:
       config: of the run.
@@ -160,14 +161,16 @@ def continues(config: ConfigDict, shorter: Path, manifest: Mapping[str, Any]) ->
       manifest: of this process; the keys that it lacks are not compared.
     """
     before = read_json(shorter / "config.json")
-    depends_on_length = config.schedule != "constant" or config.warmup
-    return (
-        before["train_samples"] <= config.train_samples
-        and before["epochs"] <= config.epochs
-        and not depends_on_length
-        and not _changed_fields(before, config.to_dict(), _FREE)
-        and not _differences(shorter, manifest, (*_REFUSED, *_WARNED))
+    return not (
+        depends_on_length(config)
+        or _changed_fields(before, config.to_dict(), _FREE)
+        or _differences(shorter, manifest, (*_REFUSED, *_WARNED))
     )
+
+
+def depends_on_length(config: ConfigDict) -> bool:
+    """Whether the first steps of a run are others where it is longer."""
+    return config.schedule != "constant" or config.warmup > 0
 
 
 def check_sweep_continues(

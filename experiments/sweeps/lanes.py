@@ -289,7 +289,7 @@ def train_lanes(
     checkpoints = Checkpoints(folder, keep=1)
     like = jax.eval_shape(partial(start, program), own_lanes)
     restored = distributed.on_writer(
-        lambda: checkpoints.restore(like) or read_begun(runs, like)
+        lambda: checkpoints.restore(like) or read_begun(runs, like, program.num_epochs)
     )
     lines: list[list[dict[str, Any]]] = [[] for _ in runs]
     diverged, seconds, epoch = [0] * num_lanes, 0.0, 0

@@ -25,7 +25,7 @@ from experiments.processes.interruption import StopRequest
 from experiments.program import Program, build, load_dataset
 from experiments.storage.atomic import read_json, write_json
 from experiments.storage.manifest import make_manifest
-from experiments.storage.workdir import check_continues
+from experiments.storage.workdir import check_continues, depends_on_length
 from experiments.training import precision
 from experiments.training.loop import Trained, train
 from experiments.training.progress import announce, print_points
@@ -204,7 +204,7 @@ def _lengths(
         )
     if program.num_epochs == length:
         return lengths, []
-    if config.schedule == "constant" and not config.warmup:
+    if not depends_on_length(config):
         return [*lengths, length], []
     return [*lengths, length], [
         f"the run grows from {length} to {program.num_epochs} epochs, and its step "

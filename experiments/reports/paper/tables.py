@@ -118,11 +118,14 @@ def _marginal_table(outcomes: Sequence[Outcome]) -> Table:
         for outcome in outcomes
         for one in outcome.marginals
     ]
+    how = [outcome.panel.likelihoods for outcome in outcomes if outcome.marginals]
+    num_points = " or ".join(sorted({f"{one.num_points}" for one in how if one}))
+    at = " or ".join(sorted({f"{one.num_quadrature}" for one in how if one}))
     return Table(
-        "Figure 3: log p(x) of the first 1000 points, nats; the first ± is over "
-        "datapoints, the second that of quadrature at 50 of the same points; failed "
-        "estimates of Appendix D are 20 nats or more from importance sampling around "
-        "the same chains, and are left out",
+        f"Figure 3: log p(x) of the first {num_points} points, nats; the first ± is "
+        f"over datapoints, the second that of quadrature at {at} of the same "
+        "points; failed estimates of Appendix D are 20 nats or more from importance "
+        "sampling around the same chains, and are left out",
         (
             "panel",
             "method",

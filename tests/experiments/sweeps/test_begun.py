@@ -8,12 +8,13 @@ import jax
 import numpy as np
 import pytest
 from configurations import small
+from ml_collections import ConfigDict
 
 from experiments.processes.interruption import StopRequest
 from experiments.program import build, load_dataset
 from experiments.storage.checkpoints import Checkpoints
 from experiments.sweeps import grid, lanes
-from experiments.sweeps.begun import begins, read_begun
+from experiments.sweeps.begun import read_begun, with_beginnings
 from experiments.sweeps.runner import Sweep, train
 
 pytestmark = [
@@ -48,6 +49,20 @@ def last(folder: Path) -> tuple[list, list]:
     return found.state, found.record["lines"]
 
 
+def is_read(asked: list[grid.Run]) -> bool:
+    """Whether lanes begin at what is done of them."""
+    config = asked[0].config
+    program = build(config, load_dataset(config))
+    like = jax.eval_shape(partial(lanes.start, program), lanes.Lanes.of(asked))
+    return read_begun(asked, like, program.num_epochs) is not None
+
+
+def begins(folder: Path, config: ConfigDict) -> bool:
+    """Whether what a folder holds is where a run begins."""
+    [run] = with_beginnings([grid.Run("run", {}, config)], [folder])
+    return run.begun == folder and is_read([run])
+
+
 @pytest.fixture
 def num_epochs(monkeypatch):
     """How many epochs were trained."""
@@ -80,11 +95,8 @@ def test_it_is_the_run_from_the_first_step_bit_for_bit(tmp_path, num_epochs):
     # A beginning that is damaged is not used.
     [path] = (short / "seed=1" / "checkpoints").glob("*.sha256")
     path.write_text("0" * 64 + path.read_text()[64:])
-    config = longer[0].config
-    start = partial(lanes.start, build(config, load_dataset(config)))
-    for some, is_there in ((longer[:1], True), (longer, False)):
-        like = jax.eval_shape(start, lanes.Lanes.of(some))
-        assert (read_begun(some, like) is not None) == is_there
+    assert is_read(longer[:1])
+    assert not is_read(longer)
 
 
 def test_only_a_shorter_run_of_the_same_is_a_beginning(tmp_path):
