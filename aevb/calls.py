@@ -7,9 +7,8 @@ from numbers import Integral
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from aevb.distributions import DiagNormal
+from aevb.distributions import DiagNormal, check_binary
 from aevb.types import Decode, Encode, Likelihood, Posterior, PyTree
 
 __all__ = [
@@ -90,33 +89,6 @@ def check_scalar(value: jax.Array, name: str) -> jax.Array:
             "(numpyro: .to_event(1))"
         )
     return value
-
-
-def check_binary(xs: jax.Array | np.ndarray) -> None:
-    """Refuses data that a Bernoulli p(x|z) gives no likelihood.
-
-    The log p(x) estimators call it on x, but a value that is being traced (under
-    `jax.jit` or `jax.vmap`) cannot be looked at: call it on the data itself first.
-
-    Args:
-      xs: `[...]` data; a traced value passes unseen.
-
-    Raises:
-      ValueError: a value is neither 0 nor 1.
-
-    >>> check_binary(jnp.array([0.0, 1.0]))
-    """
-    if isinstance(xs, jax.core.Tracer):
-        return
-    values = np.asarray(xs)
-    grey = values[(values != 0) & (values != 1)]
-    if grey.size:
-        raise ValueError(
-            f"x has {grey.size} values such as {grey.flat[0]} that are neither 0 nor "
-            "1: exp(Σ x l − softplus(l)) does not sum to one over grey levels, so "
-            "under a Bernoulli p(x|z) it is no likelihood, and has no log p(x). "
-            "Binarise x first, or report the bound as a training objective"
-        )
 
 
 def check_count(name: str, value: object, least: int = 1) -> int:

@@ -14,11 +14,18 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from aevb.products import matmul
 from aevb.types import PyTree
 
-__all__ = ["Bernoulli", "DiagNormal", "MultivariateNormal", "kl_divergence"]
+__all__ = [
+    "Bernoulli",
+    "DiagNormal",
+    "MultivariateNormal",
+    "check_binary",
+    "kl_divergence",
+]
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -68,14 +75,18 @@ class DiagNormal:
 
     def log_prob(self, z: PyTree) -> jax.Array:
         """log N(z; μ, diag σ²) in nats. `[]`"""
+        return _sum_leaves(jax.tree.map(jnp.sum, self.log_probs(z)))
+
+    def log_probs(self, z: PyTree) -> PyTree:
+        """The terms of `log_prob`, one a dimension, in nats. `[J]`"""
 
         def leaf(z: jax.Array, loc: jax.Array, log_scale: jax.Array) -> jax.Array:
             _check_shape("z", jnp.shape(z), _normal_shape(loc, log_scale))
             # Scaled before it is squared: finite for log variances to +-80.
             eps = (z - loc) * jnp.exp(-log_scale)
-            return -0.5 * jnp.sum(eps**2 + 2 * log_scale + _LOG_2PI)
+            return -0.5 * (eps**2 + 2 * log_scale + _LOG_2PI)
 
-        return _sum_leaves(jax.tree.map(leaf, z, self.loc, self.log_scale))
+        return jax.tree.map(leaf, z, self.loc, self.log_scale)
 
 
 @jax.tree_util.register_dataclass
@@ -112,8 +123,16 @@ class Bernoulli:
 
     def log_prob(self, x: jax.Array) -> jax.Array:
         """log p(x) in nats. `[]`"""
+        return jnp.sum(self.log_probs(x))
+
+    def log_probs(self, x: jax.Array) -> jax.Array:
+        """The terms of `log_prob`, one a dimension, in nats. `[D]`"""
         _check_shape("x", jnp.shape(x), jnp.shape(self.logits))
-        return jnp.sum(x * self.logits - _softplus(self.logits))
+        return x * self.logits - _softplus(self.logits)
+
+    def check_value(self, x: jax.Array) -> None:
+        """Refuses an x that has no likelihood: `aevb.check_binary`."""
+        check_binary(x)
 
 
 @jax.tree_util.register_dataclass
@@ -151,6 +170,33 @@ class MultivariateNormal:
         )
         log_det = jnp.sum(jnp.log(jnp.diagonal(self.scale_tril)))
         return -0.5 * jnp.sum(eps**2 + _LOG_2PI) - log_det
+
+
+def check_binary(xs: jax.Array | np.ndarray) -> None:
+    """Refuses data that a Bernoulli p(x|z) gives no likelihood.
+
+    The log p(x) estimators call it on x, but a value that is being traced (under
+    `jax.jit` or `jax.vmap`) cannot be looked at: call it on the data itself first.
+
+    Args:
+      xs: `[...]` data; a traced value passes unseen.
+
+    Raises:
+      ValueError: a value is neither 0 nor 1.
+
+    >>> check_binary(jnp.array([0.0, 1.0]))
+    """
+    if isinstance(xs, jax.core.Tracer):
+        return
+    values = np.asarray(xs)
+    grey = values[(values != 0) & (values != 1)]
+    if grey.size:
+        raise ValueError(
+            f"x has {grey.size} values such as {grey.flat[0]} that are neither 0 nor "
+            "1: exp(Σ x l − softplus(l)) does not sum to one over grey levels, so "
+            "under a Bernoulli p(x|z) it is no likelihood, and has no log p(x). "
+            "Binarise x first, or report the bound as a training objective"
+        )
 
 
 def kl_divergence(q: object, p: object) -> jax.Array:

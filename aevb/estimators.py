@@ -21,12 +21,11 @@ import jax.numpy as jnp
 from aevb.calls import (
     call_decode,
     call_encode,
-    check_binary,
     check_count,
     check_scalar,
     prior_or_normal,
 )
-from aevb.distributions import Bernoulli, kl_divergence
+from aevb.distributions import kl_divergence
 from aevb.types import Decode, Encode, Posterior, PyTree
 
 __all__ = [
@@ -356,8 +355,8 @@ def _log_likelihood(
     decode: Decode, z: PyTree, x: jax.Array, *, refuse_grey: bool = False
 ) -> jax.Array:
     likelihood = call_decode(decode, z)
-    if refuse_grey and isinstance(likelihood, Bernoulli):
-        check_binary(x)
+    if refuse_grey and hasattr(likelihood, "check_value"):
+        likelihood.check_value(x)
     return check_scalar(likelihood.log_prob(x), "decode(z).log_prob(x)")
 
 

@@ -44,7 +44,9 @@ class Likelihood(Protocol):
     """A distribution over one datapoint x: p(x|z).
 
     Generation also uses `sample(key) -> [D]` and the property `mean: [D]`, where a
-    likelihood has them; no estimator does.
+    likelihood has them; no estimator does. One with `check_value(x)` refuses by it an x
+    that it gives no density, and one of independent dimensions says its terms, one a
+    dimension, with `log_probs(x)`: `aevb.masked` needs them.
     """
 
     def log_prob(self, x: jax.Array) -> jax.Array:

@@ -35,6 +35,9 @@ class Stream(Enum):
     TEST_POINTS = (8,)
     APPENDIX_D = (9,)
     CHAIN_STARTS = (10,)
+    RESTORATION = (11, 0)
+    RESTORATION_SANDWICH = (11, 1)
+    RESTORATION_STEPS = (12,)
 
 
 def stream_key(stream: Stream, seed: int = 0) -> jax.Array:

@@ -35,7 +35,8 @@ CHAIN = [
     {"distributions"},
     {"calls"},
     {"estimators"},
-    {"marginal", "objectives"},
+    {"marginal", "objectives", "observations"},
+    {"imputation"},
     {"train"},
     {"baselines"},
 ]
@@ -198,9 +199,11 @@ def test_what_is_public_is_documented_with_an_example(name):
         assert not value.__doc__.startswith(f"{value.__name__}(")
 
 
-def test_every_name_of_marginal_is_one_of_aevb():
-    for name in aevb.marginal.__all__:
-        assert getattr(aevb, name) is getattr(aevb.marginal, name)
+@pytest.mark.parametrize("package", ["marginal", "observations", "imputation"])
+def test_every_name_of_a_package_is_one_of_aevb(package):
+    package = getattr(aevb, package)
+    for name in package.__all__:
+        assert getattr(aevb, name) is getattr(package, name)
 
 
 def layer(name: str) -> int:

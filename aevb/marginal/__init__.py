@@ -20,7 +20,11 @@ from aevb.marginal.annealed import (
     nudge_step_size,
     reverse_annealed_log_likelihood,
 )
-from aevb.marginal.diagnostics import pareto_k, split_r_hat
+from aevb.marginal.diagnostics import (
+    effective_sample_size,
+    pareto_k,
+    split_r_hat,
+)
 from aevb.marginal.hmc import (
     Point,
     PosteriorDraws,
@@ -59,6 +63,7 @@ __all__ = [
     "annealing_step_sizes",
     "bdmc",
     "curve_sizes",
+    "effective_sample_size",
     "fit_kernel_density",
     "fit_normal",
     "hmc_step",

@@ -1,8 +1,4 @@
-"""Annealed importance sampling of log p(x), and its reverse.
-
-Forward, from a distribution that can be sampled to the posterior, it is biased down;
-in reverse, from an exact posterior draw, it is biased up. `aevb.bdmc` has both.
-"""
+"""Annealed importance sampling of log p(x): biased down, in reverse biased up."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -43,8 +39,10 @@ class AnnealedEstimate(NamedTuple):
       std_error: `[]` delta-method standard error over chains, sqrt(1/ess − 1/C), in
         nats. Reverse chains share their start: there it is over momenta alone.
       log_weights: `[C]` log w_c, in nats.
-      acceptance: `[]` the mean over chains and transitions; about 0.65 is meant. NaN
-        where there is no transition.
+      acceptance: `[]` the mean over chains and transitions (NaN where there is none);
+        about 0.65 is meant.
+      zs: `[C, J]` where the chains end, or a pytree of such. Forward: draws of p(z|x)
+        with the weights w_c, see `aevb.resample`.
     """
 
     log_likelihood: jax.Array
@@ -52,6 +50,7 @@ class AnnealedEstimate(NamedTuple):
     std_error: jax.Array
     log_weights: jax.Array
     acceptance: jax.Array
+    zs: PyTree
 
 
 def nudge_step_size(step_size: jax.Array, acceptance: jax.Array) -> jax.Array:
@@ -158,8 +157,8 @@ def annealed_log_likelihood(
         )
 
     walks = jax.vmap(chain)(jnp.arange(num_chains))
-    mean = log_mean_weight(walks.log_ratio)
-    return AnnealedEstimate(*mean, walks.log_ratio, jnp.mean(walks.acceptance))
+    mean, acceptance = log_mean_weight(walks.log_ratio), jnp.mean(walks.acceptance)
+    return AnnealedEstimate(*mean, walks.log_ratio, acceptance, walks.end)
 
 
 def reverse_annealed_log_likelihood(
@@ -233,10 +232,9 @@ def reverse_annealed_log_likelihood(
         )
 
     walks = jax.vmap(chain)(jnp.arange(num_chains))  # of log 1/w
-    mean = log_mean_weight(walks.log_ratio)
-    return AnnealedEstimate(
-        -mean.value, *mean[1:], -walks.log_ratio, jnp.mean(walks.acceptance)
-    )
+    mean, acceptance = log_mean_weight(walks.log_ratio), jnp.mean(walks.acceptance)
+    log_weights, zs = -walks.log_ratio, walks.end
+    return AnnealedEstimate(-mean.value, *mean[1:], log_weights, acceptance, zs)
 
 
 def annealing_step_sizes(
@@ -296,6 +294,7 @@ class _Walk(NamedTuple):
     log_ratio: jax.Array
     acceptance: jax.Array
     step_sizes: jax.Array
+    end: PyTree
 
 
 def _path(
@@ -359,7 +358,7 @@ def _walk(
     start: tuple = (point, total, jnp.zeros_like(total), first, target)
     inputs = (jnp.arange(len(levels)), levels, gaps[1:], step_sizes)
     final, (acceptance, used) = jax.lax.scan(step, start, inputs)
-    return _Walk(final[1], jnp.mean(acceptance), used)
+    return _Walk(final[1], jnp.mean(acceptance), used, final[0].z)
 
 
 def _tune(

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.data.source import Source, check_range, make_source, read_bytes
 from experiments.errors import DataError
 
-__all__ = ["BUNDLED", "MNIST_SHA256", "has_idx", "read_idx"]
+__all__ = ["BUNDLED", "MNIST_SHA256", "has_idx", "read_idx", "read_images"]
 
 BUNDLED = Path(__file__).resolve().parents[1] / "assets" / "mnist"
 """The directory of the bundled MNIST."""
@@ -67,6 +67,11 @@ def _idx(directory: Path, stem: str, ndim: int) -> tuple[np.ndarray, Path, memor
             f"{', '.join(MNIST_SHA256)} there."
         )
     file = files[0]
+    array, data = _array(file, ndim)
+    return array, file, data
+
+
+def _array(file: Path, ndim: int) -> tuple[np.ndarray, memoryview]:
     data = _unpack(file)
     start = 4 + 4 * ndim
     if len(data) < start:
@@ -87,7 +92,26 @@ def _idx(directory: Path, stem: str, ndim: int) -> tuple[np.ndarray, Path, memor
             f"{' x '.join(map(str, shape))}: it is truncated or damaged; copy or "
             "download it again."
         )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape), file, data
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape), data
+
+
+def read_images(file: Path) -> np.ndarray:
+    """Reads the images of one IDX file.
+
+    >>> read_images(BUNDLED / "t10k-images-idx3-ubyte.gz").shape
+    (10000, 28, 28)
+
+    Args:
+      file: plain or .gz.
+
+    Returns:
+      `[N, H, W]` uint8.
+
+    Raises:
+      DataError: it is damaged, or holds no images.
+    """
+    images, _ = _array(file, 3)
+    return images
 
 
 def has_idx(directory: Path) -> bool:

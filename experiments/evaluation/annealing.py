@@ -158,7 +158,9 @@ def annealed(
             num_leapfrog_steps=path.num_leapfrog_steps,
             step_size=path.step_sizes(num_temperatures),
         )
-        return estimate._asdict()
+        values = estimate._asdict()
+        del values["zs"]  # many numbers, of no table
+        return values
 
     settings = {
         "num_temperatures": num_temperatures,

@@ -1,7 +1,7 @@
 """Images in rows: samples, reconstructions, the manifold."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy.special import ndtri
 
 from experiments.reports.style import DPI, INK, save_png
 
-__all__ = ["image_grid", "manifold_points", "reconstructions"]
+__all__ = ["image_grid", "image_rows", "manifold_points", "reconstructions"]
 
 
 def manifold_points(num_side: int) -> NDArray[np.float32]:
@@ -61,16 +61,35 @@ def reconstructions(
     Raises:
       ValueError: the shapes differ or are not of images, or a value is outside [0, 1].
     """
-    top = _pixels(originals, "originals")
-    bottom = _pixels(reconstructions, "reconstructions")
-    if top.shape != bottom.shape:
+    if np.shape(originals) != np.shape(reconstructions):
         raise ValueError(
             "originals and reconstructions must have one shape; got "
             f"{np.shape(originals)} and {np.shape(reconstructions)}"
         )
-    canvas = _tile(np.concatenate([top, bottom]), columns=len(top), gap=2)
-    rows = ("original", "reconstruction")
-    return save_png(_picture(canvas, title, rows), path, palette=False)
+    rows = {"original": originals, "reconstruction": reconstructions}
+    return image_rows(path, rows, title=title)
+
+
+def image_rows(
+    path: str | os.PathLike[str], rows: Mapping[str, ArrayLike], *, title: str
+) -> Path:
+    """Draws rows of images below one another, each with its name.
+
+    Args:
+      path: the PNG file to write.
+      rows: by name, `[n, H, W]` or `[n, H, W, C]` with C 1 or 3, in [0, 1], all of one
+        shape.
+      title: above the images.
+
+    Returns:
+      The path written.
+
+    Raises:
+      ValueError: the shapes differ or are not of images, or a value is outside [0, 1].
+    """
+    pixels = [_pixels(images, name) for name, images in rows.items()]
+    canvas = _tile(np.concatenate(pixels), columns=len(pixels[0]), gap=2)
+    return save_png(_picture(canvas, title, list(rows)), path, palette=False)
 
 
 def image_grid(

@@ -1,0 +1,61 @@
+"""What the numbers say, in sentences: against baselines, and against the truth."""
+
+import numpy as np
+
+from experiments.restoration.measuring import Found, TaskFound
+from experiments.restoration.methods import METHODS
+from experiments.restoration.scores import conditional, sandwich_gap, scores
+
+__all__ = ["verdict"]
+
+
+def verdict(found: Found) -> list[str]:
+    """One sentence a task on the baselines, one on log p(x|y) where it is known."""
+    sentences = []
+    for one in found.tasks:
+        sentences += _against_baselines(one, found.binary)
+        sentences += _against_truth(found, one)
+    return sentences
+
+
+def _against_baselines(one: TaskFound, binary: bool) -> list[str]:
+    table = scores(one)
+    ours = [n for n in table if n in METHODS and not METHODS[n].is_baseline]
+    baselines = [n for n in table if n in METHODS and METHODS[n].is_baseline]
+    if not ours or not baselines:
+        return []
+    said = []
+    for of, word in (("squared_error", "RMSE"), ("wrong", "pixel errors")):
+        best, rival = (
+            min(names, key=lambda name: one.methods[name].values[of].sum())
+            for names in (ours, baselines)
+        )
+        # Of the same images: the difference has less error than either.
+        difference = one.methods[rival].values[of] - one.methods[best].values[of]
+        error = difference.std(ddof=1) / np.sqrt(len(difference))
+        z = difference.mean() / error if error > 0 else np.inf
+        how = "beats" if z > 2 else "does not beat" if z < -2 else "is level with"
+        said.append(f"{_label(one, best)} {how} the {_label(one, rival)} in {word}")
+        said[-1] += f" ({z:.1f} standard errors)"
+    return [f"{one.task.name}: {'; '.join(said)}."]
+
+
+def _label(one: TaskFound, name: str) -> str:
+    return one.methods[name].label
+
+
+def _against_truth(found: Found, one: TaskFound) -> list[str]:
+    annealed, gap = conditional(found, one), sandwich_gap(one)
+    said = []
+    if annealed is not None and "exact" in one.methods:
+        values = one.methods["ais"].values
+        whole = found.whole.values["log_likelihood"] if found.whole else np.nan
+        each = whole - values["seen"] - one.methods["exact"].values["log_prob"]
+        error = each.std(ddof=1) / np.sqrt(len(each))
+        said.append(f"AIS is {each.mean():+.3f} ± {error:.3f} nats from quadrature")
+    if gap is not None:
+        said.append(
+            f"on {gap['num_images']} images of the model's own the bounds on log "
+            f"p(x|y) are {gap['gap']:.2f} ± {gap['gap_std_error']:.2f} nats apart"
+        )
+    return [f"{one.task.name}: {'; '.join(said)}."] if said else []
