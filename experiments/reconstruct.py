@@ -34,7 +34,8 @@ from experiments.errors import ConfigError
 from experiments.processes.interruption import StopRequest
 from experiments.reports.restoration import write_restoration_report
 from experiments.restoration.measuring import Asked, measure
-from experiments.restoration.methods import METHODS, Budget
+from experiments.restoration.methods import METHODS
+from experiments.restoration.problem import Budget
 from experiments.restoration.tasks import TASKS
 from experiments.storage.workdir import held
 from experiments.training.opened import load_run
@@ -140,6 +141,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
                 parser.error(f"--{flag}: {word!r} is none of {', '.join(known)}")
     if options.damaged and options.images is None:
         parser.error("--damaged is of --images: name a file of your own images")
+    random = [mask for mask in options.mask if mask.startswith("random:")]
+    if options.damaged and "inpaint" in options.task and random:
+        parser.error(
+            f"--mask={random[0]} is drawn anew, and is not where your images are "
+            "damaged: give the mask as a PNG or NPY file"
+        )
     return options
 
 
@@ -238,7 +245,10 @@ def _run(argv: Sequence[str] | None) -> None:
                 for name, value in vars(options).items()
                 if not isinstance(value, Path | None)
             }
-            | {"step": opened.step},
+            | {
+                "step": opened.step,
+                "images": options.images.name if options.images else "",
+            },
         )
 
 

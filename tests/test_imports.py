@@ -45,10 +45,18 @@ ONLY_IN = {"flax": "aevb.nets"}
 # A folder of `experiments` imports from those below it in this list, and from itself.
 # Beside the folders there are the commands and the few modules that all of them share.
 LAYERS = [
-    {"mnist", "frey_face", "paper", "sweep", "marginal_likelihood", "verify"},
+    {
+        "mnist",
+        "frey_face",
+        "paper",
+        "sweep",
+        "marginal_likelihood",
+        "reconstruct",
+        "verify",
+    },
     {"cli", "single"},
     {"reports"},
-    {"reproduction"},
+    {"reproduction", "restoration"},
     {"sweeps"},
     {"training"},
     {"evaluation"},
@@ -235,9 +243,9 @@ def test_the_commands_are_alone_at_the_top_of_experiments():
     top = {name for name in EXPERIMENTS if name.count(".") == 1}
     modules = {part(name) for name in top} - folders
     assert modules == {
-        "mnist", "frey_face", "paper", "sweep", "marginal_likelihood", "verify",
-        "cli", "single", "program", "algorithms", "config", "keys", "arguments",
-        "errors",
+        "mnist", "frey_face", "paper", "sweep", "marginal_likelihood", "reconstruct",
+        "verify", "cli", "single", "program", "algorithms", "config", "keys",
+        "arguments", "errors",
     }  # fmt: skip
     rooms = {part(name) for name in EXPERIMENTS} - {""}
     assert rooms == set.union(*LAYERS)

@@ -12,7 +12,7 @@ from aevb.marginal.annealed import (
     reverse_annealed_log_likelihood,
 )
 from aevb.observations.channel import Channel
-from aevb.types import Decode, Encode, Posterior, PyTree
+from aevb.types import Decode, Encode, Likelihood, Posterior, PyTree
 
 __all__ = [
     "ConditionalEstimate",
@@ -117,6 +117,7 @@ def conditional_log_likelihood(
     >>> print(f"{estimate.log_likelihood:.4f}")  # N(0; 0, 3/2)
     -1.1217
     """
+    given = _given(observe, x, y)
     whole_key, seen_key = jax.random.split(key)
     run: dict[str, Any] = {
         "prior": prior,
@@ -130,7 +131,7 @@ def conditional_log_likelihood(
     seen = annealed_log_likelihood(
         encode_y, _behind(observe, decode), seen_key, y, step_size=step_size_y, **run
     )
-    return _difference(whole, seen, _given(observe, x, y))
+    return _difference(whole, seen, given)
 
 
 def conditional_bdmc(
@@ -187,7 +188,7 @@ def conditional_bdmc(
     z = prior.sample(z_key)
     likelihood: Any = call_decode(decode, z)
     x = likelihood.sample(x_key)
-    noise: Any = observe.given(x)
+    noise: Any = _noise(observe, x)
     y = noise.sample(y_key)
     run: dict[str, Any] = {
         "prior": prior,
@@ -228,13 +229,19 @@ def _behind(observe: Channel, decode: Decode) -> Decode:
 
 def _given(observe: Channel, x: PyTree, y: PyTree) -> jax.Array:
     """log p(y|x)."""
+    log_prob = _noise(observe, x).log_prob(y)
+    return check_scalar(log_prob, "observe.given(x).log_prob(y)")
+
+
+def _noise(observe: Channel, x: PyTree) -> Likelihood:
+    """p(y|x)."""
     if not hasattr(observe, "given"):
         raise TypeError(
             f"observe is {getattr(observe, '__name__', type(observe).__name__)}, which "
             "has no given(x), the p(y|x) that log p(x|y) is made with: expected a "
             "channel such as aevb.masked(observed)"
         )
-    return check_scalar(observe.given(x).log_prob(y), "observe.given(x).log_prob(y)")
+    return observe.given(x)
 
 
 def _difference(

@@ -134,7 +134,8 @@ def resample(
     # Scaled by the last sum, which rounding leaves a little off one.
     points = (jnp.arange(num_samples, dtype=cumulative.dtype) + offset) / num_samples
     chosen = jnp.searchsorted(cumulative, points * cumulative[-1], side="right")
-    chosen = jnp.minimum(chosen, len(log_weights) - 1)
+    # By rounding a point may be the whole sum, which the last weight above 0 makes.
+    chosen = jnp.minimum(chosen, jnp.searchsorted(cumulative, cumulative[-1]))
     return jax.tree.map(lambda leaf: leaf[chosen], values)
 
 

@@ -175,7 +175,8 @@ def effective_sample_size(zs: PyTree) -> PyTree:
 
     Returns:
       `[...]` one number a dimension of z, in the structure of z. Above C L where
-      successive draws are on opposite sides of the mean; NaN where none ever moves.
+      successive draws are on opposite sides of the mean, at most C L log10(C L); NaN
+        where none ever moves.
 
     Raises:
       ValueError: there are fewer than four draws a chain.
@@ -206,7 +207,10 @@ def effective_sample_size(zs: PyTree) -> PyTree:
         pairs = correlations[0:half:2] + correlations[1:half:2]
         ended = jnp.cumsum(pairs < 0, axis=0) > 0
         pairs = jax.lax.cummin(jnp.where(ended, 0, pairs), axis=0)
-        ess = num_chains * num_draws / (2 * jnp.sum(pairs, axis=0) - 1)
+        # Of a few draws the sum may be anything: bounded as in Stan.
+        total_draws = num_chains * num_draws
+        time = jnp.maximum(2 * jnp.sum(pairs, axis=0) - 1, 1 / math.log10(total_draws))
+        ess = total_draws / time
         # Rounding alone would tell such chains apart.
         return jnp.where(jnp.all(zs == zs[:, :1], axis=(0, 1)), jnp.nan, ess)
 

@@ -1,9 +1,10 @@
 """Images and masks of the user's own: PNG, NPY or IDX files, checked."""
 
+import tokenize
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from experiments.data.idx import read_images as read_idx_images
 from experiments.data.source import cause
@@ -28,21 +29,41 @@ def read_pictures(file: Path, image_shape: tuple[int, ...]) -> np.ndarray:
     """
     if not file.is_file():
         raise DataError(f"{file} does not exist, or is no file: give a PNG, NPY or IDX")
-    if file.suffix == ".png":
-        images = _read_png(file, len(image_shape) == 3)[None]
-    elif file.suffix == ".npy":
+    suffix = file.suffix.lower()
+    if suffix == ".png":
+        images = _read_png(file, len(image_shape) == 3)
+    elif suffix == ".npy":
         images = _read_npy(file)
-        if images.shape == image_shape:
-            images = images[None]
+    elif suffix in _OTHERS:
+        raise DataError(
+            f"{file} is of no kind that is read here, expected a PNG, NPY or IDX file: "
+            "convert it"
+        )
     else:
         images = read_idx_images(file)
-    if images.shape[1:] != image_shape or not len(images):
-        shape = " x ".join(map(str, images.shape[1:] or images.shape))
+    if images.shape == image_shape:
+        images = images[None]
+    if images.shape[1:] != image_shape:
         raise DataError(
-            f"{file} has images of {shape} pixels, expected "
-            f"{' x '.join(map(str, image_shape))}, those of the run: resize them"
+            f"{file} holds {_shape(images.shape)}, expected one image of "
+            f"{_shape(image_shape)}, as those of the run, or several: resize them"
+        )
+    if not len(images):
+        raise DataError(f"{file} has no images, expected 1 or more: add some")
+    if images.max() == 1:
+        raise DataError(
+            f"{file} has pixels from 0 to 1, expected grey levels from 0 to 255: "
+            "multiply binary pixels by 255"
         )
     return images.reshape(len(images), -1)
+
+
+# Pictures of other kinds, which are no IDX.
+_OTHERS = (".bmp", ".gif", ".jpeg", ".jpg", ".npz", ".tif", ".tiff", ".webp")
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f"{' x '.join(map(str, shape))} pixels" if shape else "a single number"
 
 
 def read_mask(file: Path, image_size: tuple[int, int]) -> np.ndarray:
@@ -64,8 +85,12 @@ def read_mask(file: Path, image_size: tuple[int, int]) -> np.ndarray:
             f"--mask={file}: expected half, quadrant, quadrants, random:SHARE, or a "
             "PNG or NPY file that exists"
         )
-    if file.suffix == ".npy":
+    if file.suffix.lower() == ".npy":
         values = _load_npy(file)
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            raise DataError(
+                f"{file} has NaN, expected numbers: write 0 where a pixel is missing"
+            )
         seen = values != 0
     else:
         values = _read_png(file, colour=False)
@@ -77,20 +102,26 @@ def read_mask(file: Path, image_size: tuple[int, int]) -> np.ndarray:
         seen = values == 255
     if seen.shape != image_size:
         raise DataError(
-            f"{file} is a mask of {' x '.join(map(str, seen.shape))} pixels, expected "
-            f"{' x '.join(map(str, image_size))}, those of the run's images"
+            f"{file} is a mask of {_shape(seen.shape)}, expected "
+            f"{_shape(image_size)}, those of the run's images: resize it"
         )
     if seen.all() or not seen.any():
         word = "nothing" if seen.all() else "everything"
-        raise DataError(f"{file} says that {word} is missing: it must leave some")
+        raise DataError(
+            f"{file} says that {word} is missing, expected some pixels of either kind: "
+            "make those black that are missing, and the others white"
+        )
     return seen
 
 
 def _read_png(file: Path, colour: bool) -> np.ndarray:
     try:
         with Image.open(file) as image:
+            if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+                levels = np.round(np.asarray(image, np.float64) / 257).astype(np.uint8)
+                return np.stack([levels] * 3, axis=-1) if colour else levels
             return np.asarray(image.convert("RGB" if colour else "L"))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{file} cannot be read as a picture ({cause(error)}): write it as a PNG"
         ) from error
@@ -98,8 +129,9 @@ def _read_png(file: Path, colour: bool) -> np.ndarray:
 
 def _load_npy(file: Path) -> np.ndarray:
     try:
-        values = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with file.open("rb") as opened:
+            values = np.lib.format.read_array(opened, allow_pickle=False)
+    except (OSError, ValueError, EOFError, tokenize.TokenError) as error:
         raise DataError(
             f"{file} cannot be read as an NPY file ({cause(error)}): write it with "
             "numpy.save"
@@ -115,9 +147,10 @@ def _read_npy(file: Path) -> np.ndarray:
     values = _load_npy(file)
     if values.dtype == np.uint8:
         return values
-    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+    if values.size and not (values.min() >= 0 and values.max() <= 1):
         raise DataError(
             f"{file} has {values.dtype} from {values.min():g} to {values.max():g}, "
-            "expected bytes (uint8), or numbers from 0 to 1: divide by the largest"
+            "expected bytes (uint8), or numbers from 0 to 1: convert it, with no NaN "
+            "in it"
         )
     return np.round(255 * values.astype(np.float64)).astype(np.uint8)

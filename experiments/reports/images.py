@@ -87,7 +87,10 @@ def image_rows(
     Raises:
       ValueError: the shapes differ or are not of images, or a value is outside [0, 1].
     """
+    shapes = {name: np.shape(images) for name, images in rows.items()}
     pixels = [_pixels(images, name) for name, images in rows.items()]
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"rows must have one shape; got {shapes}")
     canvas = _tile(np.concatenate(pixels), columns=len(pixels[0]), gap=2)
     return save_png(_picture(canvas, title, list(rows)), path, palette=False)
 

@@ -14,13 +14,16 @@ from experiments.reports.images import image_rows
 from experiments.reports.page import Picture, write_report
 from experiments.reports.tables import Table, format_table
 from experiments.restoration.measuring import Found, TaskFound
-from experiments.restoration.methods import METHODS, curve_steps
+from experiments.restoration.methods import METHODS
+from experiments.restoration.problem import curve_steps
 from experiments.restoration.scores import (
     Score,
     conditional,
+    plain,
     sandwich_gap,
     scores,
     shortfall,
+    with_error,
 )
 from experiments.restoration.verdict import verdict
 from experiments.storage.atomic import write_atomically, write_json
@@ -60,11 +63,12 @@ def write_restoration_report(
                 one.task.name: {
                     "label": one.task.label,
                     "methods": {
-                        name: score.as_json() | {"shortfall": shortfall(one, name)}
+                        name: score.as_json()
+                        | {"shortfall": plain(shortfall(one, name))}
                         for name, score in scores(one).items()
                     },
-                    "conditional": conditional(found, one),
-                    "sandwich": sandwich_gap(one),
+                    "conditional": plain(conditional(found, one)),
+                    "sandwich": plain(sandwich_gap(one)),
                 }
                 for one in found.tasks
             },
@@ -116,6 +120,7 @@ def _table(found: Found, one: TaskFound) -> Table:
     columns = [
         "method", "log p(x|y), nats", "nats / pixel", "RMSE",
         "wrong, %" if found.binary else "mean abs. error",
+        *(["F1"] if found.binary else []),
         "log loss, nats / pixel" if found.binary else "in the 90 % interval, %",
         "calibration" if found.binary else "PSNR, dB",
         "acceptance", "ESS", "R-hat", "images / s",
@@ -123,7 +128,7 @@ def _table(found: Found, one: TaskFound) -> Table:
     rows: list[list[Any]] = []
     truth = conditional(found, one)
     if truth is not None:
-        nats = f"{truth['log_likelihood']:.2f} ± {truth['std_error']:.2f}"
+        nats = with_error(truth["log_likelihood"], truth["std_error"], ".2f")
         rows.append(
             [
                 f"the model, by AIS (± {truth['draws_std_error']:.2f} over chains)",
@@ -139,7 +144,7 @@ def _table(found: Found, one: TaskFound) -> Table:
         names = [""] * (truth is not None) + list(one.methods)
         for name, row in zip(names, rows, strict=True):
             below = shortfall(one, name) if name else None
-            text = None if below is None else f"{below[0]:.4f} ± {below[1]:.4f}"
+            text = None if below is None else with_error(*below, ".4f")
             row.insert(3, text)
     return Table(f"{one.task.name}: {one.task.label}", columns, rows)
 
@@ -156,19 +161,22 @@ def _cells(score: Score, binary: bool) -> list[Any]:
 
     nats = number(score.log_prob, 2)
     if nats is not None:
-        nats += f" ± {score.log_prob_error:.2f}"
-    scale = 100 if binary else 1
-    wrong = f"{scale * score.wrong:.{2 if binary else 4}f}"
-    wrong += f" ± {scale * score.wrong_error:.{2 if binary else 4}f}"
+        nats = with_error(score.log_prob, score.log_prob_error, ".2f")
+    scale, layout = (100, ".2f") if binary else (1, ".4f")
+    wrong = with_error(scale * score.wrong, scale * score.wrong_error, layout)
     if binary:
-        own = [number(score.log_loss, 4), number(score.calibration, 4)]
+        own = [
+            number(score.f1, 3),
+            number(score.log_loss, 4),
+            number(score.calibration, 4),
+        ]
     else:
         inside = None if score.inside is None else 100 * score.inside
         own = [number(inside, 1), number(-20 * np.log10(score.rmse), 2)]
     return [
         nats,
         number(score.log_prob_per_pixel, 4),
-        f"{score.rmse:.4f} ± {score.rmse_error:.4f}",
+        with_error(score.rmse, score.rmse_error, ".4f"),
         wrong,
         *own,
         number(score.diagnostics.get("acceptance"), 2),

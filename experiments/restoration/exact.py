@@ -15,7 +15,7 @@ import aevb
 from aevb.products import matmul
 from experiments.evaluation.annealing import prior_of
 from experiments.restoration.measures import Bundle, Model, measures, problem_of
-from experiments.restoration.methods import Found
+from experiments.restoration.problem import Found
 from experiments.restoration.tasks import Task
 
 __all__ = ["LARGEST", "exact_measures"]

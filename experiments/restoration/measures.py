@@ -10,14 +10,8 @@ import aevb
 from experiments.evaluation.annealing import prior_of
 from experiments.evaluation.kinds import Estimator, Kind
 from experiments.keys import Stream, stream_key
-from experiments.restoration.methods import (
-    NUM_DRAWS,
-    Budget,
-    Found,
-    Method,
-    Problem,
-    guesses,
-)
+from experiments.restoration.methods import Method, guesses
+from experiments.restoration.problem import NUM_DRAWS, Budget, Found, Problem
 from experiments.restoration.tasks import Seen, Task
 
 __all__ = [
@@ -92,7 +86,11 @@ def problem_of(
     mask_key, noise_key = jax.random.split(key)
     seen = task.channel(mask_key, bundle.arrays)
     networks, params = model.model, bundle.params
-    y = x if model.damaged else seen.observe.given(x).sample(noise_key)
+    given = seen.observe.given(x)
+    # Of a channel that changes the shape, what it leaves of a whole image.
+    y = given.sample(noise_key)
+    if model.damaged:
+        y = x if y.shape == x.shape else given.mean
     problem = Problem(
         encode=partial(networks.encode, params),
         decode=partial(networks.decode, params),
@@ -263,7 +261,10 @@ def measures(
             "inside": total(inside.astype(x.dtype)),
         }
     p = jnp.clip(mean, _CERTAIN, 1 - _CERTAIN)
-    values["wrong"] = total(jnp.abs(aevb.marginal_mode(mean) - x))
+    mode = aevb.marginal_mode(mean)
+    values["wrong"] = total(jnp.abs(mode - x))
+    values["said_white"], values["both_white"] = total(mode), total(mode * x)
+    values["white"] = total(x)
     values["log_loss"] = -total(x * jnp.log(p) + (1 - x) * jnp.log1p(-p))
     which = jnp.clip((mean * NUM_BINS).astype(jnp.int32), 0, NUM_BINS - 1)
     bins = (which[None] == jnp.arange(NUM_BINS)[:, None]).astype(x.dtype)

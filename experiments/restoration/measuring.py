@@ -13,7 +13,7 @@ import numpy as np
 import aevb
 from experiments.data.pictures import read_pictures
 from experiments.evaluation.annealing import AnnealingPath, annealed, find_step_sizes
-from experiments.evaluation.kinds import Estimator
+from experiments.evaluation.kinds import Estimator, Kind
 from experiments.evaluation.points import (
     Measured,
     Progress,
@@ -34,7 +34,8 @@ from experiments.restoration.measures import (
     picture_estimator,
     sandwich_estimator,
 )
-from experiments.restoration.methods import METHODS, Budget
+from experiments.restoration.methods import METHODS
+from experiments.restoration.problem import Budget
 from experiments.restoration.tasks import Task, make_tasks
 from experiments.storage.digests import digests
 from experiments.storage.parts import Parts
@@ -351,9 +352,13 @@ class _Measuring:
 
     def _exact(self, task: Task, bundle: Bundle) -> Measured:
         """All images at once: what is saved is whole."""
-        model = METHODS["mean"]
-        shape = method_estimator(self._model, task, model, self._asked.budget, 1)
-        kind = shape.kind._replace(name="exact", label=lambda _: "exact (quadrature)")
+        kind = Kind(
+            name="exact",
+            label=lambda _: "exact (quadrature)",
+            stream=Stream.RESTORATION,
+            meaning="truth",
+            estimates="log_prob",
+        )
         parts = self._parts(task, "exact", {"indices": self._indices.tolist()})
         found = parts.get("all")
         if found is None:

@@ -8,7 +8,14 @@ import numpy as np
 from experiments.evaluation.points import Measured
 from experiments.restoration.measuring import Found, TaskFound
 
-__all__ = ["Score", "conditional", "sandwich_gap", "scores", "shortfall"]
+__all__ = [
+    "Score",
+    "conditional",
+    "sandwich_gap",
+    "scores",
+    "shortfall",
+    "std_error",
+]
 
 
 class Score(NamedTuple):
@@ -25,6 +32,7 @@ class Score(NamedTuple):
       wrong: the share of wrong pixels by the marginal mode; of grey ones the mean
         absolute error of the median.
       wrong_error: its standard error over images.
+      f1: of the white pixels by the marginal mode, over all images; None for grey.
       log_loss: of the pixels' probabilities, nats per pixel; None for grey ones.
       calibration: the mean distance of said and true probabilities; None for grey.
       inside: the share of grey pixels in the 90 % interval; None for binary.
@@ -40,6 +48,7 @@ class Score(NamedTuple):
     rmse_error: float
     wrong: float
     wrong_error: float
+    f1: float | None
     log_loss: float | None
     calibration: float | None
     inside: float | None
@@ -49,16 +58,45 @@ class Score(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """As a JSON object: no number is NaN."""
 
-        def plain(value: Any) -> Any:
-            if isinstance(value, float) and not np.isfinite(value):
-                return None
-            return value
+        return plain(self._asdict())
 
-        fields = self._asdict()
-        fields["diagnostics"] = {
-            name: plain(value) for name, value in self.diagnostics.items()
-        }
-        return {name: plain(value) for name, value in fields.items()}
+
+def plain(value: Any) -> Any:
+    """As JSON has it, at any depth: what is no finite number is None.
+
+    >>> plain({"error": float("nan"), "pair": (1.0, float("inf"))})
+    {'error': None, 'pair': [1.0, None]}
+    """
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def std_error(values: np.ndarray) -> float:
+    """Of the mean of independent values; NaN of a single one.
+
+    >>> std_error(np.array([1.0, 3.0]))
+    1.0
+    """
+    if len(values) < 2:
+        return float("nan")
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def with_error(value: float, error: float, layout: str) -> str:
+    """A number and its error, where there is one.
+
+    >>> with_error(1.25, 0.5, "+.1f"), with_error(1.25, float("nan"), ".2f")
+    ('+1.2 ± 0.5', '1.25')
+    """
+    text = f"{value:{layout}}"
+    if np.isnan(error):
+        return text
+    return f"{text} ± {error:{layout.replace('+', '')}}"
 
 
 def scores(one: TaskFound) -> dict[str, Score]:
@@ -71,10 +109,11 @@ def _score(name: str, measured: Measured) -> Score:
 
     def share(of: str) -> tuple[float, float]:
         """Sum over pixels of all images, and the error of the ratio over images."""
+        if not num.sum():
+            return float("nan"), float("nan")
         ratio = values[of].sum() / num.sum()
         residual = values[of] - ratio * num
-        error = np.sqrt(len(num) * residual.var(ddof=1)) / num.sum()
-        return float(ratio), float(error)
+        return float(ratio), len(num) * std_error(residual) / float(num.sum())
 
     squared, squared_error = share("squared_error")
     wrong, wrong_error = share("wrong")
@@ -83,7 +122,9 @@ def _score(name: str, measured: Measured) -> Score:
     calibration = None
     if binary:
         said, true = values["bin_said"].sum(axis=0), values["bin_true"].sum(axis=0)
-        calibration = float(np.abs(said - true).sum() / num.sum())
+        calibration = (
+            float(np.abs(said - true).sum() / num.sum()) if num.sum() else float("nan")
+        )
     diagnostics = {
         key: float(np.nanmean(values[key]))
         for key in ("acceptance", "ess", "r_hat", "pareto_k")
@@ -92,18 +133,29 @@ def _score(name: str, measured: Measured) -> Score:
     return Score(
         name=name,
         log_prob=float(log_prob.mean()),
-        log_prob_error=float(log_prob.std(ddof=1) / np.sqrt(len(log_prob))),
-        log_prob_per_pixel=float(log_prob.sum() / num.sum()),
+        log_prob_error=std_error(log_prob),
+        log_prob_per_pixel=float(log_prob.sum() / num.sum())
+        if num.sum()
+        else float("nan"),
         rmse=float(np.sqrt(squared)),
-        rmse_error=float(squared_error / (2 * np.sqrt(squared))),
+        rmse_error=float(squared_error / (2 * np.sqrt(squared))) if squared else 0.0,
         wrong=wrong,
         wrong_error=wrong_error,
+        f1=_f1(values) if binary else None,
         log_loss=share("log_loss")[0] if binary else None,
         calibration=calibration,
         inside=None if binary else share("inside")[0],
         images_per_second=len(num) / measured.seconds if measured.seconds else np.nan,
         diagnostics=diagnostics,
     )
+
+
+def _f1(values: Mapping[str, np.ndarray]) -> float:
+    """The harmonic mean of precision and recall, as Mattei and Frellsen report it."""
+    said, white = values["said_white"].sum(), values["white"].sum()
+    if not said + white:
+        return float("nan")
+    return float(2 * values["both_white"].sum() / (said + white))
 
 
 def conditional(found: Found, one: TaskFound) -> dict[str, float] | None:
@@ -118,7 +170,7 @@ def conditional(found: Found, one: TaskFound) -> dict[str, float] | None:
     chains = np.hypot(whole["std_error"], values["seen_std_error"])
     return {
         "log_likelihood": float(each.mean()),
-        "std_error": float(each.std(ddof=1) / np.sqrt(len(each))),
+        "std_error": std_error(each),
         "draws_std_error": float(np.sqrt((chains**2).sum()) / len(each)),
         "per_pixel": float(each.sum() / values["num"].sum()),
     }
@@ -134,7 +186,7 @@ def sandwich_gap(one: TaskFound) -> dict[str, float] | None:
         "lower": float(values["log_likelihood"].mean()),
         "upper": float(values["upper"].mean()),
         "gap": float(gap.mean()),
-        "gap_std_error": float(gap.std(ddof=1) / np.sqrt(len(gap))),
+        "gap_std_error": std_error(gap),
         "num_images": len(gap),
     }
 
@@ -152,6 +204,5 @@ def shortfall(one: TaskFound, name: str) -> tuple[float, float] | None:
     gap, num = truth["log_prob"] - values["log_prob"], values["num"]
     if np.isnan(gap).any():
         return None
-    ratio = gap.sum() / num.sum()
-    error = np.sqrt(len(num) * (gap - ratio * num).var(ddof=1)) / num.sum()
-    return float(ratio), float(error)
+    ratio = float(gap.sum() / num.sum())
+    return ratio, len(num) * std_error(gap - ratio * num) / float(num.sum())

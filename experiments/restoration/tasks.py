@@ -39,7 +39,7 @@ class Task(NamedTuple):
     Attributes:
       name: of files: "inpaint-half".
       label: for a person: "lower half missing".
-      kind: of the channel; tasks of one kind have one program.
+      kind: of the channel; tasks of one kind have one program, and arrays of one shape.
       channel: `channel(key, arrays) -> Seen`, of one datapoint.
       arrays: what tells tasks of a kind apart; may be traced.
     """
@@ -91,6 +91,13 @@ def make_tasks(
             raise ConfigError(
                 f"--task={name}: expected some of {', '.join(TASKS)}, with commas"
             )
+    names = [task.name for task in made]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"two tasks have the name {name}, expected one: give the mask's file "
+                "another name, or leave one out"
+            )
     return made
 
 
@@ -112,7 +119,8 @@ def _masked(image_shape: tuple[int, ...], mask: str) -> Task:
     else:
         seen = read_mask(Path(mask), (height, width))
         label = f"missing where {Path(mask).name} is black"
-    name = Path(mask).stem if "." in mask and share == 0 else mask.replace(":", "-")
+        mask = Path(mask).stem
+    name = mask.replace(":", "-")
     return _mask_task(f"inpaint-{name}", label, image_shape, seen, share)
 
 
@@ -135,7 +143,7 @@ def _mask_task(
 ) -> Task:
     colours = image_shape[2] if len(image_shape) == 3 else 1
     if not seen.any() and share == 0:
-        raise ConfigError(f"{name} leaves nothing to be seen: use a smaller factor")
+        raise ConfigError(f"{name} leaves nothing to be seen: choose another mask")
     arrays = {"seen": jnp.asarray(seen.ravel()), "share": jnp.float32(share)}
     return Task(name, label, "masked", partial(_see, colours), arrays)
 
@@ -181,7 +189,9 @@ def _pooled(image_shape: tuple[int, ...], factor: int) -> Task:
         return Seen(observe, jnp.ones(index.size, bool))
 
     label = f"means of {factor} x {factor} blocks seen"
-    return Task(f"superresolve-{factor}", label, "pooled", channel, jnp.asarray(matrix))
+    # As many measurements as blocks: each factor has a program of its own.
+    kind = f"pooled-{factor}"
+    return Task(f"superresolve-{factor}", label, kind, channel, jnp.asarray(matrix))
 
 
 def _check_factor(image_shape: tuple[int, ...], factor: int) -> None:

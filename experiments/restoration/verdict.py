@@ -4,7 +4,13 @@ import numpy as np
 
 from experiments.restoration.measuring import Found, TaskFound
 from experiments.restoration.methods import METHODS
-from experiments.restoration.scores import conditional, sandwich_gap, scores
+from experiments.restoration.scores import (
+    conditional,
+    sandwich_gap,
+    scores,
+    std_error,
+    with_error,
+)
 
 __all__ = ["verdict"]
 
@@ -25,18 +31,20 @@ def _against_baselines(one: TaskFound, binary: bool) -> list[str]:
     if not ours or not baselines:
         return []
     said = []
-    for of, word in (("squared_error", "RMSE"), ("wrong", "pixel errors")):
+    errors = "pixel errors" if binary else "mean absolute error"
+    for of, word in (("squared_error", "RMSE"), ("wrong", errors)):
         best, rival = (
             min(names, key=lambda name: one.methods[name].values[of].sum())
             for names in (ours, baselines)
         )
         # Of the same images: the difference has less error than either.
         difference = one.methods[rival].values[of] - one.methods[best].values[of]
-        error = difference.std(ddof=1) / np.sqrt(len(difference))
-        z = difference.mean() / error if error > 0 else np.inf
+        error = std_error(difference)
+        z = difference.mean() / error if error > 0 else np.nan
         how = "beats" if z > 2 else "does not beat" if z < -2 else "is level with"
         said.append(f"{_label(one, best)} {how} the {_label(one, rival)} in {word}")
-        said[-1] += f" ({z:.1f} standard errors)"
+        if np.isfinite(z):
+            said[-1] += f" ({z:.1f} standard errors)"
     return [f"{one.task.name}: {'; '.join(said)}."]
 
 
@@ -51,11 +59,12 @@ def _against_truth(found: Found, one: TaskFound) -> list[str]:
         values = one.methods["ais"].values
         whole = found.whole.values["log_likelihood"] if found.whole else np.nan
         each = whole - values["seen"] - one.methods["exact"].values["log_prob"]
-        error = each.std(ddof=1) / np.sqrt(len(each))
-        said.append(f"AIS is {each.mean():+.3f} ± {error:.3f} nats from quadrature")
+        off = with_error(float(each.mean()), std_error(each), "+.3f")
+        said.append(f"AIS is {off} nats from quadrature")
     if gap is not None:
         said.append(
             f"on {gap['num_images']} images of the model's own the bounds on log "
-            f"p(x|y) are {gap['gap']:.2f} ± {gap['gap_std_error']:.2f} nats apart"
+            f"p(x|y) are {with_error(gap['gap'], gap['gap_std_error'], '.2f')} nats "
+            "apart"
         )
     return [f"{one.task.name}: {'; '.join(said)}."] if said else []

@@ -19,6 +19,7 @@ MODEL = testing.linear_gaussian(jnp.ones((3, 2)), jnp.zeros(3), 0.0)
 PAIR = (MODEL.best_encode, MODEL.decode, KEY)
 PATH = {"temperatures": aevb.linear_temperatures(4)}
 STEP = {"step_size": 0.1}
+PATHS = {**PATH, **STEP, "step_size_y": 0.1}
 SGD = optax.sgd(0.1)
 NETWORKS = aevb.Model(
     init=lambda key, x: None,
@@ -27,7 +28,19 @@ NETWORKS = aevb.Model(
 )
 PRIOR = aevb.prior_or_normal(None, Z)
 NORMAL = [lambda z: -0.5 * z @ z]
+OBSERVE = aevb.masked(jnp.array([True, True, False]))
+KERNEL = aevb.metropolis_within_gibbs(MODEL.best_encode, MODEL.decode, OBSERVE, X)
+CONDITIONAL = (MODEL.best_encode, MODEL.best_encode, MODEL.decode, OBSERVE, KEY)
 HMC = partial(aevb.hmc_step, NORMAL, jnp.ones(1), KEY, aevb.point_at(NORMAL, Z), 0.1)
+
+
+def resampled_step(num_prior):
+    """One of the kernel, which begins with two chains."""
+    kernel = aevb.latent_adaptive_resampling(
+        MODEL.best_encode, MODEL.decode, OBSERVE, X, num_prior=num_prior
+    )
+    return kernel.step(KEY, kernel.init(KEY, jnp.zeros((2, 3))))
+
 
 # The function, with all that is not a count; its counts, with values that work.
 CALLS = {
@@ -57,6 +70,21 @@ CALLS = {
     "sample_posterior": (
         partial(aevb.sample_posterior, MODEL.decode, KEY, X, jnp.zeros((2, 2))),
         {"num_samples": 4, "num_burn_in": 2, "num_leapfrog_steps": 2, "thinning": 2},
+    ),
+    "weighted_draws": (partial(aevb.weighted_draws, *PAIR, X), {"num_samples": 3}),
+    "resample": (partial(aevb.resample, KEY, X, X), {"num_samples": 2}),
+    "latent_adaptive_resampling": (resampled_step, {"num_prior": 2}),
+    "sample_imputations": (
+        partial(aevb.sample_imputations, KERNEL, KEY, jnp.zeros((2, 3))),
+        {"num_samples": 4, "num_burn_in": 2, "thinning": 2},
+    ),
+    "conditional_log_likelihood": (
+        partial(aevb.conditional_log_likelihood, *CONDITIONAL, X, X, **PATHS),
+        {"num_chains": 2, "num_leapfrog_steps": 2},
+    ),
+    "conditional_bdmc": (
+        partial(aevb.conditional_bdmc, *CONDITIONAL, prior=PRIOR, **PATHS),
+        {"num_chains": 2, "num_leapfrog_steps": 2},
     ),
     "hmc_step": (HMC, {"num_leapfrog_steps": 2}),
     "e_step": (
@@ -110,7 +138,7 @@ COUNTS = [(name, count) for name, (_, counts) in CALLS.items() for count in coun
 @pytest.mark.parametrize("bad", [2.5, 0, -1, True, np.float32(3), jnp.array(3)])
 @pytest.mark.parametrize(("name", "count"), COUNTS)
 def test_what_is_no_count_is_refused(name, count, bad):
-    if count == "num_burn_in" and bad == 0:
+    if count in ("num_burn_in", "num_prior") and bad == 0:
         return  # None is as good as some.
     function, counts = CALLS[name]
     with pytest.raises(ValueError, match=rf"{count} is \S+, expected .* pass a"):

@@ -79,6 +79,9 @@ def test_effective_sample_size_is_numpyros(shape):
     for phi in (-0.5, 0.0, 0.9):
         zs = autoregression(phi, shape)
         expected = diagnostics.effective_sample_size(zs)
+        # Numpyro's is not bounded, and of a few draws it may be negative.
+        bound = np.prod(shape[:2]) * np.log10(np.prod(shape[:2]))
+        expected = np.where(expected > 0, np.minimum(expected, bound), bound)
         with jax.enable_x64(True):
             size = effective_sample_size(jnp.asarray(zs))
         np.testing.assert_allclose(size, expected, rtol=1e-10)

@@ -5,7 +5,12 @@ import pytest
 from PIL import Image
 from scipy.special import ndtr
 
-from experiments.reports.images import image_grid, manifold_points, reconstructions
+from experiments.reports.images import (
+    image_grid,
+    image_rows,
+    manifold_points,
+    reconstructions,
+)
 
 IMAGES = np.random.default_rng(0).uniform(size=(7, 4, 3))
 
@@ -14,6 +19,10 @@ PICTURES = {
     "reconstructions": (
         lambda path: reconstructions(path, IMAGES, 1 - IMAGES),
         (8 * (7 * 3 + 6 * 2) + 24 + 222, 8 * (2 * 4 + 2) + 96),
+    ),
+    "image_rows": (
+        lambda path: image_rows(path, {"a": IMAGES, "ten letters": IMAGES}, title="R"),
+        (8 * (7 * 3 + 6 * 2) + 24 + 24 + 13 * 11 + 16, 8 * (2 * 4 + 2) + 96),
     ),
     "image_grid": (
         lambda path: image_grid(path, IMAGES, columns=3, title="S"),
@@ -72,6 +81,50 @@ def test_reconstructions_are_below_their_originals(tmp_path):
     column = pixels[72:-24, pixels.shape[1] - 24 - 8 * 14]
     assert (column[: 8 * 28] == 0).all()
     assert (column[8 * 28 :] == 255).all()
+
+
+@pytest.mark.parametrize("channels", [None, 1, 3])
+def test_image_rows_shows_each_pixel_exactly_in_the_order_of_the_names(
+    tmp_path, channels
+):
+    shape = (3, 4, 6) if channels is None else (3, 4, 6, channels)
+    rows = np.random.default_rng(3).integers(0, 256, (5, *shape), np.uint8)
+    names = ["truth", "seen", "draw 1", "draw 2", "mean"]
+    given = {name: row / 255 for name, row in zip(names, rows, strict=True)}
+    path = image_rows(tmp_path / "a.png", given, title="Rows")
+    with Image.open(path) as png:
+        pixels = np.asarray(png.convert("RGB"))
+    height, width = 5 * 4 + 4 * 2, 3 * 6 + 2 * 2
+    bottom, right = len(pixels) - 24, pixels.shape[1] - 24
+    grid = pixels[bottom - 8 * height : bottom, right - 8 * width : right]
+    blocks = grid.reshape(height, 8, width, 8, 3)
+    assert (blocks == blocks[:, :1, :, :1]).all()
+    colour = rows.reshape(5, 3, 4, 6, -1) * np.ones(3, np.uint8)
+    for row in range(5):
+        for column in range(3):
+            top, left = 6 * row, 8 * column
+            shown = blocks[top : top + 4, 0, left : left + 6, 0]
+            np.testing.assert_array_equal(shown, colour[row, column])
+    # Each row has its name to the left of it, and nothing else is there.
+    names_at = pixels[bottom - 8 * height : bottom, : right - 8 * width].min(
+        axis=(1, 2)
+    )
+    for row in range(5):
+        assert names_at[48 * row : 48 * row + 32].min() < 128
+    for row in range(4):
+        assert names_at[48 * row + 36 : 48 * row + 44].min() == 255
+
+
+def test_rows_that_are_not_of_one_shape_are_refused(tmp_path):
+    path = tmp_path / "a.png"
+    for other in (IMAGES[:3], IMAGES[:, :2], IMAGES[:, :, :2]):
+        with pytest.raises(ValueError, match="shape"):
+            image_rows(path, {"seen": IMAGES, "mean": other}, title="Rows")
+    with pytest.raises(ValueError, match=r"mean must be in \[0, 1\]"):
+        image_rows(path, {"seen": IMAGES, "mean": 2 * IMAGES}, title="Rows")
+    with pytest.raises(ValueError, match=r"mean must be \[n, H, W\]"):
+        image_rows(path, {"seen": IMAGES, "mean": IMAGES[0]}, title="Rows")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
