@@ -111,9 +111,7 @@ def method_estimator(
     """The measures of a method, for all tasks of this one's kind."""
 
     def function(bundle: Any, key: jax.Array, x: jax.Array) -> dict[str, jax.Array]:
-        task_key, method_key = jax.random.split(key)
-        problem, seen = problem_of(model, task, bundle, task_key, x)
-        found = method.answer(problem, method_key, x, budget)
+        found, _, seen = _answered(model, task, method, budget, bundle, key, x)
         return measures(found, x, seen.target, binary=model.binary)
 
     kind = Kind(
@@ -131,9 +129,7 @@ def picture_estimator(
     """The images of the same answers: "seen", "mean", "draws", "spread"."""
 
     def function(bundle: Any, key: jax.Array, x: jax.Array) -> dict[str, jax.Array]:
-        task_key, method_key = jax.random.split(key)
-        problem, seen = problem_of(model, task, bundle, task_key, x)
-        found = method.answer(problem, method_key, x, budget)
+        found, problem, seen = _answered(model, task, method, budget, bundle, key, x)
         # Of a channel that changes the shape, what would be seen of a mean.
         y = problem.y if problem.y.shape == x.shape else problem.filled()
         grey = jnp.where(seen.target, jnp.nan, y)
@@ -151,6 +147,20 @@ def picture_estimator(
         estimates="mean",
     )
     return Estimator(kind, dict(budget._asdict()), function, batch_size)
+
+
+def _answered(
+    model: Model,
+    task: Task,
+    method: Method,
+    budget: Budget,
+    bundle: Bundle,
+    key: jax.Array,
+    x: jax.Array,
+) -> tuple[Found, Problem, Seen]:
+    task_key, method_key = jax.random.split(key)
+    problem, seen = problem_of(model, task, bundle, task_key, x)
+    return method.answer(problem, method_key, x, budget), problem, seen
 
 
 def sandwich_estimator(
