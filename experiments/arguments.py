@@ -6,11 +6,12 @@ JAX is imported.
 
 import argparse
 import re
+from pathlib import Path
 from typing import Any, NoReturn
 
 from experiments.errors import ConfigError
 
-__all__ = ["Parser", "count", "positive"]
+__all__ = ["Parser", "add_run", "count", "directory", "positive", "told"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -84,3 +85,74 @@ def positive(text: str) -> int:
     if not re.fullmatch(r"[0-9]*[1-9][0-9]*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more")
     return int(text)
+
+
+def directory(text: str) -> Path:
+    """Reads the path of a folder that exists, as the `type` of an argument.
+
+    >>> directory(".")
+    PosixPath('.')
+
+    Args:
+      text: what was given.
+
+    Returns:
+      The path.
+
+    Raises:
+      argparse.ArgumentTypeError: there is no such folder.
+    """
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is not a directory")
+    return path
+
+
+def add_run(parser: argparse.ArgumentParser, *, folder: str) -> None:
+    """Adds the arguments of a command that opens a trained run and writes beside it.
+
+    They are what `training.opened.load_run` takes, and `out`, a path.
+
+    Args:
+      parser: is changed.
+      folder: of the workdir, to write to where no --out is given.
+    """
+    add = parser.add_argument
+    add("--workdir", type=directory, required=True, help="the trained run's folder")
+    add("--out", type=Path, help=f"where to write (WORKDIR/{folder})")
+    add(
+        "--step",
+        type=_checkpoint,
+        default="last",
+        help="the checkpoint: last, best, or a number (last)",
+    )
+    add("--data-path", default="", help="where the data lie now, if they have moved")
+
+
+def _checkpoint(text: str) -> int | str | None:
+    if text == "last":
+        return None
+    if text == "best":
+        return text
+    if not re.fullmatch(r"[0-9]+", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected last, best or a number")
+    return int(text)
+
+
+def told(options: argparse.Namespace) -> dict[str, Any]:
+    """The options as a report tells them: without where things lie.
+
+    >>> told(argparse.Namespace(workdir=Path("runs"), out=None, seed=3))
+    {'seed': 3}
+
+    Args:
+      options: that were parsed.
+
+    Returns:
+      `{name: value}`.
+    """
+    return {
+        name: value
+        for name, value in vars(options).items()
+        if not isinstance(value, Path | None)
+    }

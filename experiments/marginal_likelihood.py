@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import cli
-from experiments.arguments import Parser, count, positive
+from experiments.arguments import Parser, add_run, count, positive, told
 from experiments.errors import ConfigError
 from experiments.evaluation.annealing import AnnealingPath, find_step_sizes
 from experiments.evaluation.points import (
@@ -38,7 +38,6 @@ from experiments.evaluation.points import (
     points_identity,
 )
 from experiments.evaluation.registry import ROWS, Setup, Work
-from experiments.keys import Stream, stream_key
 from experiments.processes import distributed
 from experiments.processes.interruption import StopRequest
 from experiments.reports.likelihood import write_likelihood_report
@@ -48,6 +47,8 @@ from experiments.training.opened import Opened, load_run
 from experiments.training.progress import print_points
 
 __all__ = ["main", "measure", "parse"]
+
+_FOLDER = "marginal_likelihood"
 
 
 def measure(
@@ -108,20 +109,13 @@ def _tuned_path(
     opened: Opened, options: argparse.Namespace, folder: Path, identity: dict
 ) -> AnnealingPath:
     path = AnnealingPath(options.start, options.schedule, options.leapfrog_steps)
-    parts = Parts(
-        folder / "points" / "step_sizes.jsonl", {**identity, **path._asdict()}
+    return find_step_sizes(
+        opened.program.likelihood_model,
+        opened.params,
+        jnp.zeros(opened.program.test.shape[1]),
+        path,
+        Parts(folder / "points" / "step_sizes.jsonl", {**identity, **path._asdict()}),
     )
-    found = parts.get("step_sizes")
-    if found is None:
-        print("step sizes for annealed importance sampling ...", flush=True)
-        key = stream_key(Stream.STEP_SIZES)
-        x = jnp.zeros(opened.program.test.shape[1])
-        model = opened.program.likelihood_model
-        tuned = find_step_sizes(model, opened.params, key, x, path)
-        found = [list(tuned.levels), list(tuned.log_step_sizes)]
-        parts.put("step_sizes", found)
-    levels, log_step_sizes = map(tuple, found)
-    return path._replace(levels=levels, log_step_sizes=log_step_sizes)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -134,10 +128,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m experiments.marginal_likelihood", description=__doc__
     )
     add = parser.add_argument
-    add("--workdir", type=Path, required=True, help="the trained run's folder")
-    add("--out", type=Path, help="where to write (WORKDIR/marginal_likelihood)")
-    add("--step", default="last", help="the checkpoint: last, best, or a number (last)")
-    add("--data-path", default="", help="where the data lie now, if they have moved")
+    add_run(parser, folder=_FOLDER)
     add(
         "--num-points",
         type=count,
@@ -167,22 +158,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="devices that share the points; 0 is all of this machine (1)",
     )
     options = parser.parse_args(argv)
-    if not options.workdir.is_dir():
-        parser.error(f"{options.workdir} is not a directory")
-    if options.step not in ("last", "best") and not options.step.isdigit():
-        parser.error(f"--step={options.step}: expected last, best or a number")
     return options
 
 
 def _run(argv: Sequence[str] | None) -> None:
     options = parse(argv)
-    folder = options.out or options.workdir / "marginal_likelihood"
-    step = {"last": None, "best": "best"}.get(options.step, options.step)
-    opened = load_run(
-        options.workdir,
-        step=int(step) if step and step.isdigit() else step,
-        data_path=options.data_path,
-    )
+    folder = options.out or options.workdir / _FOLDER
+    opened = load_run(options.workdir, step=options.step, data_path=options.data_path)
     with held(folder), StopRequest() as stop:
         found = measure(opened, options, folder, stop)
         config = opened.config
@@ -193,12 +175,7 @@ def _run(argv: Sequence[str] | None) -> None:
             config=config.to_dict(),
             num_dims=opened.program.test.shape[1],
             levels=config.data.scale if config.likelihood == "gaussian" else 1,
-            options={
-                name: value
-                for name, value in vars(options).items()
-                if not isinstance(value, Path | None)
-            }
-            | {"step": opened.step},
+            options=told(options) | {"step": opened.step},
         )
 
 

@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 
 from experiments import cli
-from experiments.arguments import Parser, count, positive
+from experiments.arguments import Parser, add_run, count, positive, told
 from experiments.errors import ConfigError
 from experiments.processes.interruption import StopRequest
 from experiments.reports.restoration import write_restoration_report
@@ -42,6 +42,8 @@ from experiments.training.opened import load_run
 
 __all__ = ["main", "parse"]
 
+_FOLDER = "reconstruct"
+
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line.
@@ -51,10 +53,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """
     parser = Parser(prog="python -m experiments.reconstruct", description=__doc__)
     add = parser.add_argument
-    add("--workdir", type=Path, required=True, help="the trained run's folder")
-    add("--out", type=Path, help="where to write (WORKDIR/reconstruct)")
-    add("--step", default="last", help="the checkpoint: last, best, or a number (last)")
-    add("--data-path", default="", help="where the data lie now, if they have moved")
+    add_run(parser, folder=_FOLDER)
     add(
         "--task",
         type=_words,
@@ -131,10 +130,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="devices that share the images; 0 is all of this machine (1)",
     )
     options = parser.parse_args(argv)
-    if not options.workdir.is_dir():
-        parser.error(f"{options.workdir} is not a directory")
-    if options.step not in ("last", "best") and not options.step.isdigit():
-        parser.error(f"--step={options.step}: expected last, best or a number")
     for flag, known in (("task", TASKS), ("methods", tuple(METHODS))):
         for word in getattr(options, flag):
             if word not in known:
@@ -195,13 +190,8 @@ def _power_of_two(text: str) -> int:
 
 def _run(argv: Sequence[str] | None) -> None:
     options = parse(argv)
-    folder = options.out or options.workdir / "reconstruct"
-    step = {"last": None, "best": "best"}.get(options.step, options.step)
-    opened = load_run(
-        options.workdir,
-        step=int(step) if step and step.isdigit() else step,
-        data_path=options.data_path,
-    )
+    folder = options.out or options.workdir / _FOLDER
+    opened = load_run(options.workdir, step=options.step, data_path=options.data_path)
     if not opened.program.is_likelihood:
         raise ConfigError(
             "this run has grey pixels under a Bernoulli, which is no likelihood, so "
@@ -240,11 +230,7 @@ def _run(argv: Sequence[str] | None) -> None:
             title=f"What was x? {opened.dataset.name}, "
             f"{opened.config.latent_dim} latent dims",
             config=opened.config.to_dict(),
-            options={
-                name: value
-                for name, value in vars(options).items()
-                if not isinstance(value, Path | None)
-            }
+            options=told(options)
             | {
                 "step": opened.step,
                 "images": options.images.name if options.images else "",

@@ -21,13 +21,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import cli
-from experiments.arguments import Parser
+from experiments.arguments import Parser, directory
 from experiments.data import Dataset
 from experiments.errors import (
     DONE,
     NO_CHECKPOINT,
     USAGE,
-    ConfigError,
     ExperimentError,
     WorkdirError,
 )
@@ -226,13 +225,13 @@ def _results(workdir: Path) -> str:
 
 def _run(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="python -m experiments.verify", description=__doc__)
-    parser.add_argument("--workdir", type=Path, required=True, help="the run's folder")
+    parser.add_argument(
+        "--workdir", type=directory, required=True, help="the run's folder"
+    )
     parser.add_argument(
         "--data-path", default="", help="where the data lie now, if they have moved"
     )
     options = parser.parse_args(argv)
-    if not options.workdir.is_dir():
-        raise ConfigError(f"{options.workdir} is not a directory (see --help)")
     findings, code = verify(options.workdir, data_path=options.data_path)
     for whole, what, found in findings:
         print(f"{'ok      ' if whole else 'DAMAGED '} {what}: {found}")

@@ -10,7 +10,8 @@ import numpy as np
 
 import aevb
 from experiments.evaluation.kinds import Estimator, Kind
-from experiments.keys import Stream
+from experiments.keys import Stream, stream_key
+from experiments.storage.parts import Parts
 
 __all__ = [
     "ANNEALED",
@@ -95,9 +96,9 @@ def prior_of(model: aevb.Model, params: Any, x: jax.Array) -> Any:
 
 
 def find_step_sizes(
-    model: aevb.Model, params: Any, key: jax.Array, x: jax.Array, path: AnnealingPath
+    model: aevb.Model, params: Any, x: jax.Array, path: AnnealingPath, parts: Parts
 ) -> AnnealingPath:
-    """Finds the step sizes of a path, on datapoints that the model makes.
+    """Finds the step sizes of a path once, on datapoints that the model makes.
 
     They depend on no test point and on no chain that counts, so that E[w] = p(x) holds
     exactly. The geometric mean over 16 simulated datapoints is taken.
@@ -105,16 +106,35 @@ def find_step_sizes(
     Args:
       model: the model.
       params: its parameters.
-      key: consumed.
       x: `[D]` of any values: the shape of a datapoint.
       path: without step sizes.
+      parts: where they are kept, of an identity that has the path.
 
     Returns:
       The path with step sizes.
     """
-    temperatures = path.temperatures(_TUNED_TEMPERATURES)
+    found = parts.get("step_sizes")
+    if found is None:
+        print("step sizes for annealed importance sampling ...", flush=True)
+        temperatures = path.temperatures(_TUNED_TEMPERATURES)
+        log_step_sizes = _tuned(model, params, x, path, temperatures)
+        found = [
+            np.asarray(temperatures[1:-1]).tolist(),
+            np.asarray(log_step_sizes).tolist(),
+        ]
+        parts.put("step_sizes", found)
+    levels, log_step_sizes = map(tuple, found)
+    return path._replace(levels=levels, log_step_sizes=log_step_sizes)
 
-    def one(key: jax.Array) -> jax.Array:
+
+def _tuned(
+    model: aevb.Model,
+    params: Any,
+    x: jax.Array,
+    path: AnnealingPath,
+    temperatures: jax.Array,
+) -> jax.Array:
+    def one(params: Any, key: jax.Array) -> jax.Array:
         z_key, x_key, tune_key = jax.random.split(key, 3)
         z = prior_of(model, params, x).sample(z_key)
         likelihood: Any = model.decode(params, z)
@@ -128,12 +148,9 @@ def find_step_sizes(
             num_leapfrog_steps=path.num_leapfrog_steps,
         )
 
-    found = jax.jit(jax.vmap(one))(jax.random.split(key, _TUNED_POINTS))
-    log_step_sizes = jnp.mean(jnp.log(found), axis=0)
-    return path._replace(
-        levels=tuple(np.asarray(temperatures[1:-1]).tolist()),
-        log_step_sizes=tuple(np.asarray(log_step_sizes).tolist()),
-    )
+    keys = jax.random.split(stream_key(Stream.STEP_SIZES), _TUNED_POINTS)
+    found = jax.jit(jax.vmap(one, (None, 0)))(params, keys)
+    return jnp.mean(jnp.log(found), axis=0)
 
 
 def annealed(

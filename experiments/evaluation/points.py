@@ -76,7 +76,8 @@ class Progress(NamedTuple):
       name: of the estimator.
       done: points with a value.
       total: points that are asked for.
-      mean: over the values so far, of what the estimator estimates; nats.
+      mean: over the values so far, of what the estimator estimates, in nats; NaN where
+        that is not kept.
       points_per_second: of this process, compilation left out.
     """
 
@@ -94,6 +95,10 @@ class Progress(NamedTuple):
 
 def shown_nowhere(progress: Progress) -> None:
     """The report of an evaluation that nobody watches."""
+
+
+def _everything(name: str) -> bool:
+    return True
 
 
 def evenly_spaced(num_points: int, num_wanted: int) -> np.ndarray:
@@ -116,13 +121,14 @@ def point_evaluator(
     share: bool = False,
     lanes: bool = False,
 ) -> Callable[..., Measured]:
-    """Returns `evaluate(params, images, indices, *, parts, stop, report) -> Measured`.
+    """Returns `evaluate(params, images, indices, *, keep, parts, stop, report)`.
 
     Its arguments are the parameters; `[N, D]` uint8, the whole split; `[n]`, which
-    points; where finished values are kept (`Parts`, or None); a `StopRequest` that is
-    asked after every batch, in all processes; and `report(Progress)`, called after
-    every batch. It raises `StoppedError` after a signal, with the finished batches on
-    the disk. Programs are compiled once for each batch size, for all calls.
+    points; `keep(name)`, whether a value is wanted (all are, unless told); where
+    finished values are kept (`Parts`, or None); a `StopRequest` that is asked after
+    every batch, in all processes; and `report(Progress)`, called after every batch. It
+    returns `Measured`, and raises `StoppedError` after a signal, with the finished
+    batches on the disk. Programs are compiled once for each batch size, for all calls.
 
     Args:
       estimator: what to apply, `estimator.batch_size` points at a time on each device.
@@ -150,6 +156,7 @@ def point_evaluator(
         images: np.ndarray,
         indices: np.ndarray,
         *,
+        keep: Callable[[str], bool] = _everything,
         parts: Parts | None = None,
         stop: StopRequest | None = None,
         report: Callable[[Progress], None] = shown_nowhere,
@@ -183,12 +190,15 @@ def point_evaluator(
                 value = {
                     name: (leaf[:, i] if lanes else leaf[i]).tolist()
                     for name, leaf in found.items()
+                    if keep(name)
                 }
                 made[str(index)] = value | {"seconds": seconds / len(own)}
             values |= made
             if parts is not None:
                 parts.put_all(made)
-            estimates = [value[estimator.kind.estimates] for value in values.values()]
+            estimates = [
+                value.get(estimator.kind.estimates, np.nan) for value in values.values()
+            ]
             mean, speed = float(np.mean(estimates)), (first + len(own)) / spent
             report(Progress(estimator.name, len(values), len(names), mean, speed))
             if stop is not None and len(values) < len(names):

@@ -16,18 +16,21 @@ from experiments.restoration.tasks import Seen, Task
 
 __all__ = [
     "NUM_BINS",
+    "PICTURES",
     "Bundle",
     "Model",
     "find_restoring_steps",
     "measures",
     "method_estimator",
-    "picture_estimator",
     "problem_of",
     "sandwich_estimator",
 ]
 
 NUM_BINS = 10
 """Of the calibration of pixel probabilities."""
+
+PICTURES = ("seen", "mean", "draws", "spread")
+"""What is shown of an image's answer; too much to be kept of every image."""
 
 _SHOWN_DRAWS = 3
 
@@ -108,11 +111,22 @@ def problem_of(
 def method_estimator(
     model: Model, task: Task, method: Method, budget: Budget, batch_size: int
 ) -> Estimator:
-    """The measures of a method, for all tasks of this one's kind."""
+    """The measures of a method and its `PICTURES`, for all tasks of this one's kind."""
 
     def function(bundle: Any, key: jax.Array, x: jax.Array) -> dict[str, jax.Array]:
-        found, _, seen = _answered(model, task, method, budget, bundle, key, x)
-        return measures(found, x, seen.target, binary=model.binary)
+        task_key, method_key = jax.random.split(key)
+        problem, seen = problem_of(model, task, bundle, task_key, x)
+        found = method.answer(problem, method_key, x, budget)
+        # Of a channel that changes the shape, what would be seen of a mean.
+        y = problem.y if problem.y.shape == x.shape else problem.filled()
+        grey = jnp.where(seen.target, jnp.nan, y)
+        return {
+            **measures(found, x, seen.target, binary=model.binary),
+            "seen": grey if task.kind == "masked" else y,
+            "mean": found.mean,
+            "draws": found.draws[:: NUM_DRAWS // _SHOWN_DRAWS][:_SHOWN_DRAWS],
+            "spread": _spread(found, model.binary),
+        }
 
     kind = Kind(
         name=method.name,
@@ -121,46 +135,6 @@ def method_estimator(
         estimates="log_loss" if model.binary else "squared_error",
     )
     return Estimator(kind, dict(budget._asdict()), function, batch_size)
-
-
-def picture_estimator(
-    model: Model, task: Task, method: Method, budget: Budget, batch_size: int
-) -> Estimator:
-    """The images of the same answers: "seen", "mean", "draws", "spread"."""
-
-    def function(bundle: Any, key: jax.Array, x: jax.Array) -> dict[str, jax.Array]:
-        found, problem, seen = _answered(model, task, method, budget, bundle, key, x)
-        # Of a channel that changes the shape, what would be seen of a mean.
-        y = problem.y if problem.y.shape == x.shape else problem.filled()
-        grey = jnp.where(seen.target, jnp.nan, y)
-        return {
-            "seen": grey if task.kind == "masked" else y,
-            "mean": found.mean,
-            "draws": found.draws[:: NUM_DRAWS // _SHOWN_DRAWS][:_SHOWN_DRAWS],
-            "spread": _spread(found, model.binary),
-        }
-
-    kind = Kind(
-        name=f"{method.name}-pictures",
-        label=lambda _: method.label,
-        stream=Stream.RESTORATION,
-        estimates="mean",
-    )
-    return Estimator(kind, dict(budget._asdict()), function, batch_size)
-
-
-def _answered(
-    model: Model,
-    task: Task,
-    method: Method,
-    budget: Budget,
-    bundle: Bundle,
-    key: jax.Array,
-    x: jax.Array,
-) -> tuple[Found, Problem, Seen]:
-    task_key, method_key = jax.random.split(key)
-    problem, seen = problem_of(model, task, bundle, task_key, x)
-    return method.answer(problem, method_key, x, budget), problem, seen
 
 
 def sandwich_estimator(

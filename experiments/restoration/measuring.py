@@ -27,11 +27,11 @@ from experiments.processes import distributed
 from experiments.processes.interruption import StopRequest
 from experiments.restoration.exact import LARGEST, exact_measures
 from experiments.restoration.measures import (
+    PICTURES,
     Bundle,
     Model,
     find_restoring_steps,
     method_estimator,
-    picture_estimator,
     sandwich_estimator,
 )
 from experiments.restoration.methods import METHODS
@@ -206,11 +206,11 @@ class _Measuring:
         for name in self._asked.methods:
             method, budget = METHODS[name], self._asked.budget
             model, size = self._model, self._asked.batch_size
+            make = method_estimator(model, task, method, budget, size)
             if not self._asked.damaged:
-                make = method_estimator(model, task, method, budget, size)
                 methods[name] = self._apply(make, task, bundle, self._indices)
-            make = picture_estimator(model, task, method, budget, size)
-            pictures[name] = self._apply(make, task, bundle, self._shown).values
+            shown = self._apply(make, task, bundle, self._shown, pictures=True)
+            pictures[name] = shown.values
         sandwich = None
         if not self._asked.damaged:
             if self._has_truth(task):
@@ -226,8 +226,15 @@ class _Measuring:
         return few and self._model.binary and task.kind in ("masked", "flipped")
 
     def _apply(
-        self, estimator: Estimator, task: Task, bundle: Bundle, indices: np.ndarray
+        self,
+        estimator: Estimator,
+        task: Task,
+        bundle: Bundle,
+        indices: np.ndarray,
+        *,
+        pictures: bool = False,
     ) -> Measured:
+        """Measures, or pictures: one program makes both."""
         key = (estimator.name, task.kind)
         if key not in self._evaluators:
             self._evaluators[key] = point_evaluator(
@@ -236,6 +243,7 @@ class _Measuring:
                 seed=self._asked.seed,
                 mesh=self._mesh,
             )
+        file = f"{estimator.name}-pictures" if pictures else estimator.name
         images = self._images
         if estimator.kind.simulated:
             # The estimator makes the data: only their shape is asked for.
@@ -244,7 +252,8 @@ class _Measuring:
             bundle,
             images,
             indices,
-            parts=self._parts(task, estimator.name, estimator.settings),
+            keep=lambda name: (name in PICTURES) == pictures,
+            parts=self._parts(task, file, estimator.settings),
             stop=self._stop,
             report=_print_progress,
         )
@@ -305,20 +314,14 @@ class _Measuring:
         path = AnnealingPath(
             "encoder", "sigmoid", self._asked.budget.num_leapfrog_steps
         )
-        parts = Parts(
-            self._folder / "step_sizes.jsonl", {**self._identity, **path._asdict()}
+        identity = {**self._identity, **path._asdict()}
+        return find_step_sizes(
+            self._model.model,
+            self._opened.params,
+            jnp.zeros(self._images.shape[1]),
+            path,
+            Parts(self._folder / "step_sizes.jsonl", identity),
         )
-        found = parts.get("step_sizes")
-        if found is None:
-            key = stream_key(Stream.STEP_SIZES)
-            x = jnp.zeros(self._images.shape[1])
-            tuned = find_step_sizes(
-                self._model.model, self._opened.params, key, x, path
-            )
-            found = [list(tuned.levels), list(tuned.log_step_sizes)]
-            parts.put("step_sizes", found)
-        levels, log_step_sizes = map(tuple, found)
-        return path._replace(levels=levels, log_step_sizes=log_step_sizes)
 
     def _whole(self) -> Measured | None:
         """log p(x) of the same images, which all tasks share."""

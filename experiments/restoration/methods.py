@@ -129,20 +129,32 @@ def _short_run(
     return draws.xs[:, -1]
 
 
-def _resampling(
-    problem: Problem, key: jax.Array, x: jax.Array, budget: Budget
-) -> Found:
-    """Sampling-importance-resampling from `guesses`."""
-    guess_key, draw_key, show_key = jax.random.split(key, 3)
+def _weighted_guesses(
+    problem: Problem,
+    guess_key: jax.Array,
+    draw_key: jax.Array,
+    budget: Budget,
+    num: int,
+) -> aevb.WeightedDraws:
+    """Draws of `guesses`, weighted for p(z|y)."""
     proposal = guesses(problem, guess_key, budget)
-    draws = aevb.weighted_draws(
+    return aevb.weighted_draws(
         lambda _: proposal,
         problem.decode_y,
         draw_key,
         problem.y,
         prior=problem.prior,
-        num_samples=budget.num_chains * budget.num_steps,
+        num_samples=num,
     )
+
+
+def _resampling(
+    problem: Problem, key: jax.Array, x: jax.Array, budget: Budget
+) -> Found:
+    """Sampling-importance-resampling from `guesses`."""
+    guess_key, draw_key, show_key = jax.random.split(key, 3)
+    num = budget.num_chains * budget.num_steps
+    draws = _weighted_guesses(problem, guess_key, draw_key, budget, num)
     found = found_by_draws(problem, show_key, x, draws.zs, draws.log_weights)
     return found._replace(diagnostics={"ess": draws.ess, "pareto_k": draws.pareto_k})
 
@@ -167,7 +179,7 @@ def _annealing(problem: Problem, key: jax.Array, x: jax.Array, budget: Budget) -
     diagnostics = {
         "ess": estimate.ess,
         "acceptance": estimate.acceptance,
-        "seen": estimate.log_likelihood - given,
+        "seen_log_likelihood": estimate.log_likelihood - given,
         "seen_std_error": estimate.std_error,
     }
     return found._replace(diagnostics=diagnostics)
@@ -184,15 +196,8 @@ def _hamiltonian(
     guess_key, draw_key, pick_key, pilot_key, run_key, show_key = jax.random.split(
         key, 6
     )
-    proposal = guesses(problem, guess_key, budget)
-    draws = aevb.weighted_draws(
-        lambda _: proposal,
-        problem.decode_y,
-        draw_key,
-        problem.y,
-        prior=problem.prior,
-        num_samples=_STARTS_A_CHAIN * budget.num_chains,
-    )
+    num = _STARTS_A_CHAIN * budget.num_chains
+    draws = _weighted_guesses(problem, guess_key, draw_key, budget, num)
     starts = aevb.resample(
         pick_key, draws.zs, draws.log_weights, num_samples=budget.num_chains
     )

@@ -166,7 +166,7 @@ def conditional(found: Found, one: TaskFound) -> dict[str, float] | None:
     if found.whole is None or "ais" not in one.methods:
         return None
     values, whole = one.methods["ais"].values, found.whole.values
-    each = whole["log_likelihood"] - values["seen"]
+    each = whole["log_likelihood"] - values["seen_log_likelihood"]
     chains = np.hypot(whole["std_error"], values["seen_std_error"])
     return {
         "log_likelihood": float(each.mean()),

@@ -37,15 +37,22 @@ def _against_baselines(one: TaskFound, binary: bool) -> list[str]:
             min(names, key=lambda name: one.methods[name].values[of].sum())
             for names in (ours, baselines)
         )
-        # Of the same images: the difference has less error than either.
-        difference = one.methods[rival].values[of] - one.methods[best].values[of]
-        error = std_error(difference)
-        z = difference.mean() / error if error > 0 else np.nan
-        how = "beats" if z > 2 else "does not beat" if z < -2 else "is level with"
-        said.append(f"{_label(one, best)} {how} the {_label(one, rival)} in {word}")
-        if np.isfinite(z):
-            said[-1] += f" ({z:.1f} standard errors)"
+        how, z = _compared(one, best, rival, of)
+        said.append(f"{_label(one, best)} {how} the {_label(one, rival)} in {word}{z}")
+        if how != "beats" and "exact" in one.methods:
+            how, z = _compared(one, "exact", rival, of)
+            said[-1] += f", where p(x|y) itself, by quadrature, {how} it{z}"
     return [f"{one.task.name}: {'; '.join(said)}."]
+
+
+def _compared(one: TaskFound, name: str, rival: str, of: str) -> tuple[str, str]:
+    """Whether a method has smaller errors than another, and by how much."""
+    # Of the same images: the difference has less error than either.
+    difference = one.methods[rival].values[of] - one.methods[name].values[of]
+    error = std_error(difference)
+    z = difference.mean() / error if error > 0 else np.nan
+    how = "beats" if z > 2 else "does not beat" if z < -2 else "is level with"
+    return how, f" ({z:.1f} standard errors)" if np.isfinite(z) else ""
 
 
 def _label(one: TaskFound, name: str) -> str:
@@ -58,7 +65,8 @@ def _against_truth(found: Found, one: TaskFound) -> list[str]:
     if annealed is not None and "exact" in one.methods:
         values = one.methods["ais"].values
         whole = found.whole.values["log_likelihood"] if found.whole else np.nan
-        each = whole - values["seen"] - one.methods["exact"].values["log_prob"]
+        seen = values["seen_log_likelihood"]
+        each = whole - seen - one.methods["exact"].values["log_prob"]
         off = with_error(float(each.mean()), std_error(each), "+.3f")
         said.append(f"AIS is {off} nats from quadrature")
     if gap is not None:

@@ -215,7 +215,10 @@ def test_what_has_no_density_is_none_in_json(tmp_path):
 
 def annealed(num: int) -> tuple[Measured, Measured]:
     """AIS of what is seen, and of the whole."""
-    seen = {"seen": np.arange(num) - 80.0, "seen_std_error": [0.3] * num}
+    seen = {
+        "seen_log_likelihood": np.arange(num) - 80.0,
+        "seen_std_error": [0.3] * num,
+    }
     whole = {"log_likelihood": np.arange(num) * 2 - 90.0, "std_error": [0.4] * num}
     return (
         binary("ais", num=[4] * num, **seen),

@@ -92,3 +92,40 @@ def test_guesses_weigh_out_to_p_of_y(z_score):
         return jnp.exp(log_p - q.log_prob(z) - truth.log_likelihood)
 
     assert abs(z_score(weight(jax.random.split(jax.random.key(1), 4000)), 1.0)) < 4.9
+
+
+def off(name, z_score):
+    """The largest error of an answer about what is missing, in standard errors.
+
+    The encoder knows nothing of this decoder.
+    """
+    axis = jnp.linspace(-6.0, 6.0, 121)
+    grid = jnp.stack(jnp.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    log_joint = partial(aevb.log_joint, MASKED.decode_y, x=X, prior=MASKED.prior)
+    weights = jax.nn.softmax(jax.vmap(lambda z: log_joint(z=z))(grid))
+    restored = jax.vmap(lambda z: MASKED.observe.restore(DECODE(z), X))(grid)
+    mean = weights @ jax.vmap(lambda p: p.mean)(restored)
+    prob = weights @ jnp.exp(jax.vmap(lambda p: p.log_prob(X))(restored))
+
+    asked = MASKED._replace(
+        encode=lambda x: aevb.DiagNormal(x[:2] + 1, jnp.zeros(2)),
+        step_sizes=jnp.full(18, 0.7),
+    )
+    budget = Budget(
+        num_chains=16, num_steps=64, num_leapfrog_steps=3, num_temperatures=20
+    )
+    answer = partial(METHODS[name].answer, asked, x=X, budget=budget)
+    keys = jax.random.split(jax.random.key(2), 32)
+    found = jax.jit(jax.vmap(lambda key: answer(key=key)))(keys)
+    probs = jnp.exp(found.log_prob)[:, None]
+    draws = jnp.concatenate([found.mean[:, 1::2], probs], axis=1)
+    return np.max(np.abs(z_score(draws, jnp.append(mean[1::2], prob))))
+
+
+@pytest.mark.parametrize("name", ["hmc", "sir", "ais"])
+def test_methods_that_start_from_guesses_find_the_truth(name, z_score):
+    assert off(name, z_score) < 4.9
+
+
+def test_a_wrong_encoder_once_does_not(z_score):
+    assert off("encoder", z_score) > 20
