@@ -117,11 +117,8 @@ def find_step_sizes(
     if found is None:
         print("step sizes for annealed importance sampling ...", flush=True)
         temperatures = path.temperatures(_TUNED_TEMPERATURES)
-        log_step_sizes = _tuned(model, params, x, path, temperatures)
-        found = [
-            np.asarray(temperatures[1:-1]).tolist(),
-            np.asarray(log_step_sizes).tolist(),
-        ]
+        tuned = _tuned(model, params, x, path, temperatures)
+        found = [np.asarray(temperatures[1:-1]).tolist(), np.asarray(tuned).tolist()]
         parts.put("step_sizes", found)
     levels, log_step_sizes = map(tuple, found)
     return path._replace(levels=levels, log_step_sizes=log_step_sizes)

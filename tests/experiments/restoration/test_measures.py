@@ -342,3 +342,33 @@ def test_a_method_is_compared_with_the_best_baseline(wrong, said):
 def test_nothing_is_compared_without_a_baseline_or_without_a_method():
     for method in ("mwg", "mean"):
         assert verdict(all_found(task_found(binary(method)))) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [([1.0, 2.0, 1.0, 2.0], "beats"), ([5.0, 5.0, 6.0, 4.0], "is level with")],
+)
+def test_a_method_that_does_not_beat_a_baseline_is_held_to_the_truth(wrong, said):
+    """Whether the sampler or the model is to blame."""
+    num = [16] * 4
+    one = task_found(
+        binary("mean", num=num, wrong=[5.0, 5.0, 5.0, 5.0]),
+        binary("mwg", num=num, wrong=[3.0, 6.0, 6.0, 4.0]),
+        binary("exact", num=num, wrong=wrong, label="exact"),
+    )
+    first = verdict(all_found(one))[0]
+    assert f"where p(x|y) itself, by quadrature, {said} it (" in first
+    assert (
+        "itself"
+        not in verdict(
+            all_found(
+                one._replace(
+                    methods={
+                        name: value
+                        for name, value in one.methods.items()
+                        if name != "exact"
+                    }
+                )
+            )
+        )[0]
+    )
