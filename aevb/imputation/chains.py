@@ -105,7 +105,7 @@ def pseudo_gibbs(encode: Encode, decode: Decode, observe: Channel, y: PyTree) ->
     >>> kernel = pseudo_gibbs(encode, decode, masked(jnp.array([True, False])),
     ...                       jnp.array([1.0, jnp.nan]))
     >>> chains = kernel.init(jax.random.key(0), jnp.array([[1.0, 0.0]]))
-    >>> chains, info = kernel.step(jax.random.key(1), chains)
+    >>> chains, info = jax.jit(kernel.step)(jax.random.key(1), chains)
     >>> print(chains.xs[0, 0], info.acceptance)
     1.0 [1.]
     """
@@ -164,7 +164,7 @@ def metropolis_within_gibbs(
     >>> kernel = metropolis_within_gibbs(
     ...     encode, decode, masked(jnp.array([True, False])), jnp.array([1.0, 0.0]))
     >>> chains = kernel.init(jax.random.key(0), jnp.array([[1.0, 0.0]]))
-    >>> chains, info = kernel.step(jax.random.key(1), chains)
+    >>> chains, info = jax.jit(kernel.step)(jax.random.key(1), chains)
     >>> bool(0 < info.acceptance[0] <= 1)
     True
     """
@@ -239,7 +239,7 @@ def collapsed_metropolis_within_gibbs(
     >>> kernel = collapsed_metropolis_within_gibbs(
     ...     encode, decode, masked(jnp.array([True, False])), jnp.array([1.0, 0.0]))
     >>> chains = kernel.init(jax.random.key(0), jnp.zeros((4, 2)))
-    >>> chains, info = kernel.step(jax.random.key(1), chains)
+    >>> chains, info = jax.jit(kernel.step)(jax.random.key(1), chains)
     >>> info.acceptance.shape
     (4,)
     """

@@ -174,13 +174,14 @@ def conditional_bdmc(
 
     Source: Grosse et al., arXiv 1511.02543, for both parts.
 
+    >>> from functools import partial
     >>> from aevb import DiagNormal, linear_temperatures, masked
     >>> prior = DiagNormal(jnp.zeros(1), jnp.zeros(1))
     >>> decode = lambda z: DiagNormal(jnp.tile(z, 2), jnp.zeros(2))
-    >>> both = conditional_bdmc(
-    ...     lambda x: prior, lambda y: prior, decode, masked(jnp.array([True, False])),
-    ...     jax.random.key(0), prior=prior, temperatures=linear_temperatures(50),
-    ...     step_size=0.3, step_size_y=0.3)
+    >>> both = jax.jit(partial(
+    ...     conditional_bdmc, lambda x: prior, lambda y: prior, decode,
+    ...     masked(jnp.array([True, False])), prior=prior, step_size=0.3,
+    ...     step_size_y=0.3, temperatures=linear_temperatures(50)))(jax.random.key(0))
     >>> bool(abs(both.upper.log_likelihood - both.lower.log_likelihood) < 0.5)
     True
     """

@@ -181,7 +181,7 @@ def latent_adaptive_resampling(
     >>> kernel = latent_adaptive_resampling(
     ...     encode, decode, masked(jnp.array([True, False])), jnp.array([1.0, 0.0]))
     >>> chains = kernel.init(jax.random.key(0), jnp.zeros((9, 2)))
-    >>> chains, info = kernel.step(jax.random.key(1), chains)
+    >>> chains, info = jax.jit(kernel.step)(jax.random.key(1), chains)
     >>> bool(1 <= info.ess <= 10)
     True
     """
