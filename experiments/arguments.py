@@ -140,7 +140,7 @@ def _checkpoint(text: str) -> int | str | None:
 
 
 def told(options: argparse.Namespace) -> dict[str, Any]:
-    """The options as a report tells them: without where things lie.
+    """The options as a report tells them: without those that are a `Path`.
 
     >>> told(argparse.Namespace(workdir=Path("runs"), out=None, seed=3))
     {'seed': 3}

@@ -176,7 +176,7 @@ def effective_sample_size(zs: PyTree) -> PyTree:
     Returns:
       `[...]` one number a dimension of z, in the structure of z. Above C L where
       successive draws are on opposite sides of the mean, at most C L log10(C L); NaN
-        where none ever moves.
+      where none ever moves.
 
     Raises:
       ValueError: there are fewer than four draws a chain.

@@ -83,7 +83,11 @@ def _percentile(values: np.ndarray, percent: int) -> float:
 
 
 def std_error(values: np.ndarray) -> float:
-    """Of the mean over datapoints; NaN for one."""
+    """Of the mean over datapoints; NaN for one.
+
+    >>> std_error(np.array([1.0, 3.0]))
+    1.0
+    """
     if len(values) < 2:
         return float("nan")
     return float(values.std(ddof=1) / np.sqrt(len(values)))

@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.evaluation.points import Measured
+from experiments.evaluation.verdict import std_error
 from experiments.restoration.measuring import Found, TaskFound
 
 __all__ = [
     "Score",
     "conditional",
+    "plain",
     "sandwich_gap",
     "scores",
     "shortfall",
-    "std_error",
+    "with_error",
 ]
 
 
@@ -76,17 +78,6 @@ def plain(value: Any) -> Any:
     return value
 
 
-def std_error(values: np.ndarray) -> float:
-    """Of the mean of independent values; NaN of a single one.
-
-    >>> std_error(np.array([1.0, 3.0]))
-    1.0
-    """
-    if len(values) < 2:
-        return float("nan")
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
-
-
 def with_error(value: float, error: float, layout: str) -> str:
     """A number and its error, where there is one.
 
@@ -134,9 +125,7 @@ def _score(name: str, measured: Measured) -> Score:
         name=name,
         log_prob=float(log_prob.mean()),
         log_prob_error=std_error(log_prob),
-        log_prob_per_pixel=float(log_prob.sum() / num.sum())
-        if num.sum()
-        else float("nan"),
+        log_prob_per_pixel=share("log_prob")[0],
         rmse=float(np.sqrt(squared)),
         rmse_error=float(squared_error / (2 * np.sqrt(squared))) if squared else 0.0,
         wrong=wrong,

@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from experiments.evaluation.verdict import std_error
 from experiments.restoration.measuring import Found, TaskFound
 from experiments.restoration.methods import METHODS
 from experiments.restoration.scores import (
     conditional,
     sandwich_gap,
     scores,
-    std_error,
     with_error,
 )
 
