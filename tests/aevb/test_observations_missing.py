@@ -100,6 +100,23 @@ def test_masked_draws_and_means(likelihood):
     assert given.log_prob(np.where(OBSERVED, x + 1, x)) == -np.inf
 
 
+def test_what_is_seen_may_be_rounded_otherwise():
+    """As by a compiler that makes x twice; any other y has no density."""
+    x = np.array([1e-9, np.nan, -3.0, 0.5], np.float32)
+    given = aevb.masked(OBSERVED).given(x)
+    away = np.array([3e-7, 0.0, 3e-7, 0.0], np.float32)
+    assert given.log_prob(x + away) == 0
+    for other in (1e3 * away, np.nan * away, np.inf):
+        assert given.log_prob(x + other) == -np.inf
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_whole_numbers_that_are_seen_are_the_same_or_not():
+    whole = aevb.masked(True).given(np.array([0, 1, 255]))
+    assert whole.log_prob(np.array([0, 1, 255])) == 0
+    assert whole.log_prob(np.array([0, 1, 254])) == -np.inf
+
+
 TREE = {
     "image": {"left": np.arange(6.0).reshape(2, 3), "right": np.arange(3.0)},
     "label": np.arange(DIM) / 2,
