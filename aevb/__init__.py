@@ -33,8 +33,8 @@ from aevb.distributions import (
     DiagNormal,
     MultivariateNormal,
     check_binary,
-    kl_divergence,
 )
+from aevb.divergences import kl_divergence
 from aevb.estimators import (
     Elbo,
     elbo,

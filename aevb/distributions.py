@@ -24,7 +24,9 @@ __all__ = [
     "DiagNormal",
     "MultivariateNormal",
     "check_binary",
-    "kl_divergence",
+    "check_shape",
+    "normal_shape",
+    "softplus",
 ]
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -65,7 +67,7 @@ class DiagNormal:
         keys = [key] if len(leaves) == 1 else list(jax.random.split(key, len(leaves)))
 
         def draw(key: jax.Array, loc: jax.Array, log_scale: jax.Array) -> jax.Array:
-            shape = _normal_shape(loc, log_scale)
+            shape = normal_shape(loc, log_scale)
             eps = jax.random.normal(key, shape, jnp.result_type(loc))
             return loc + jnp.exp(log_scale) * eps
 
@@ -81,7 +83,7 @@ class DiagNormal:
         """The terms of `log_prob`, one a dimension, in nats. `[J]`"""
 
         def leaf(z: jax.Array, loc: jax.Array, log_scale: jax.Array) -> jax.Array:
-            _check_shape("z", jnp.shape(z), _normal_shape(loc, log_scale))
+            check_shape("z", jnp.shape(z), normal_shape(loc, log_scale))
             # Scaled before it is squared: finite for log variances to +-80.
             eps = (z - loc) * jnp.exp(-log_scale)
             return -0.5 * (eps**2 + 2 * log_scale + _LOG_2PI)
@@ -127,8 +129,8 @@ class Bernoulli:
 
     def log_probs(self, x: jax.Array) -> jax.Array:
         """The terms of `log_prob`, one a dimension, in nats. `[D]`"""
-        _check_shape("x", jnp.shape(x), jnp.shape(self.logits))
-        return x * self.logits - _softplus(self.logits)
+        check_shape("x", jnp.shape(x), jnp.shape(self.logits))
+        return x * self.logits - softplus(self.logits)
 
     def check_value(self, x: jax.Array) -> None:
         """Refuses an x that has no likelihood: `aevb.check_binary`."""
@@ -164,7 +166,7 @@ class MultivariateNormal:
 
     def log_prob(self, z: jax.Array) -> jax.Array:
         """log N(z; μ, L Lᵀ) in nats. `[]`"""
-        _check_shape("z", jnp.shape(z), jnp.shape(self.loc))
+        check_shape("z", jnp.shape(z), jnp.shape(self.loc))
         eps = jax.scipy.linalg.solve_triangular(
             self.scale_tril, z - self.loc, lower=True
         )
@@ -199,63 +201,8 @@ def check_binary(xs: jax.Array | np.ndarray) -> None:
         )
 
 
-def kl_divergence(q: object, p: object) -> jax.Array:
-    """KL(q ‖ p) in closed form, in nats; zero when q = p.
-
-    Two `DiagNormal`s (Appendix B, for any p):
-    Σⱼ log(σ_p/σ_q) + (σ_q² + (μ_q − μ_p)²) / (2σ_p²) − ½.
-    Two `Bernoulli`s: Σ_d y_q (l_q − l_p) + softplus(l_p) − softplus(l_q).
-    A `MultivariateNormal` q, with covariance Σ, and a `DiagNormal` p:
-    ½ Σⱼ [log σ_p² + (Σⱼⱼ + (μ_q − μ_p)²) / σ_p² − 1] − ½ log det Σ.
-
-    Args:
-      q: the distribution that the expectation is under.
-      p: the other one.
-
-    Returns:
-      `[]` the divergence.
-
-    Raises:
-      ValueError: q and p are over values of different shapes.
-      TypeError: there is no closed form here for this pair of types. Pass one as
-        `kl=` (numpyro's `kl_divergence`, say), or use `elbo_generic`, which needs none.
-
-    >>> standard = DiagNormal(jnp.zeros(2), jnp.zeros(2))
-    >>> print(kl_divergence(DiagNormal(jnp.ones(2), jnp.zeros(2)), standard))
-    1.0
-    """
-    if isinstance(q, DiagNormal) and isinstance(p, DiagNormal):
-        return _sum_leaves(
-            jax.tree.map(_kl_normal, q.loc, q.log_scale, p.loc, p.log_scale)
-        )
-    if isinstance(q, MultivariateNormal) and isinstance(p, DiagNormal):
-        row_scale = 0.5 * jnp.log(jnp.sum(q.scale_tril**2, axis=-1))
-        marginals = _kl_normal(q.loc, row_scale, p.loc, p.log_scale)
-        log_det = jnp.sum(jnp.log(jnp.diagonal(q.scale_tril)))
-        return marginals + jnp.sum(row_scale) - log_det
-    if isinstance(q, Bernoulli) and isinstance(p, Bernoulli):
-        _check_shape("p", jnp.shape(p.logits), jnp.shape(q.logits))
-        return jnp.sum(
-            q.mean * (q.logits - p.logits) + _softplus(p.logits) - _softplus(q.logits)
-        )
-    raise TypeError(
-        f"no closed-form KL divergence from {type(q).__name__} to {type(p).__name__}: "
-        "pass one as kl=..., or use aevb.elbo_generic (eq. 6), which needs none"
-    )
-
-
-def _kl_normal(
-    loc_q: jax.Array, log_scale_q: jax.Array, loc_p: jax.Array, log_scale_p: jax.Array
-) -> jax.Array:
-    shape_q = _normal_shape(loc_q, log_scale_q)
-    _check_shape("p", _normal_shape(loc_p, log_scale_p), shape_q)
-    log_ratio = jnp.broadcast_to(log_scale_q - log_scale_p, shape_q)
-    distance = (loc_q - loc_p) * jnp.exp(-log_scale_p)
-    return 0.5 * jnp.sum(jnp.exp(2 * log_ratio) + distance**2 - 1 - 2 * log_ratio)
-
-
 @jax.custom_jvp
-def _softplus(x: jax.Array) -> jax.Array:
+def softplus(x: jax.Array) -> jax.Array:
     """log(1 + eˣ), without the branches of `jax.nn.softplus` for infinities and NaN.
 
     They cost as much again as the function, over all pixels of every draw.
@@ -263,7 +210,7 @@ def _softplus(x: jax.Array) -> jax.Array:
     return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
 
 
-@_softplus.defjvp
+@softplus.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     # The slope is made in the forward pass, of the exponential that is there: the
     # backward pass has no exponential of its own (6 % of a step of training).
@@ -278,15 +225,17 @@ def _sum_leaves(tree: PyTree) -> jax.Array:
     return jax.tree.reduce(jnp.add, tree)
 
 
-def _normal_shape(loc: jax.Array, log_scale: jax.Array) -> tuple[int, ...]:
+def normal_shape(loc: jax.Array, log_scale: jax.Array) -> tuple[int, ...]:
+    """The shape of z. Raises a ValueError where log_scale does not broadcast to it."""
     shape = jnp.shape(loc)
     # A log_scale of more axes would give all of them one draw of eps.
     broadcast = jnp.broadcast_shapes(shape, jnp.shape(log_scale))
-    _check_shape("log_scale, broadcast with loc,", broadcast, shape)
+    check_shape("log_scale, broadcast with loc,", broadcast, shape)
     return shape
 
 
-def _check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raises a ValueError where a value has not the shape of its distribution."""
     if shape != expected:
         raise ValueError(
             f"{name} has shape {shape}, expected {expected}, the shape of what the "

@@ -25,7 +25,7 @@ from aevb.calls import (
     check_scalar,
     prior_or_normal,
 )
-from aevb.distributions import kl_divergence
+from aevb.divergences import kl_divergence
 from aevb.types import Decode, Encode, Posterior, PyTree
 
 __all__ = [

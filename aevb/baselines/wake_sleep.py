@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from aevb.calls import call_decode, call_encode, check_scalar, prior_or_normal
-from aevb.distributions import kl_divergence
+from aevb.divergences import kl_divergence
 from aevb.estimators import Elbo
 from aevb.objectives import map_objective
 from aevb.train import gradient_algorithm

@@ -46,7 +46,7 @@ def test_a_change_in_any_folder_is_another_sum(copy, name):
 
 def test_a_renamed_or_new_module_is_another_sum(copy):
     sums = {tree_sha256(copy)}
-    (copy / "aevb" / "nets.py").rename(copy / "aevb" / "networks.py")
+    (copy / "aevb" / "train.py").rename(copy / "aevb" / "training.py")
     sums.add(tree_sha256(copy))
     (copy / "aevb" / "new").mkdir()
     (copy / "aevb" / "new" / "empty.py").touch()
