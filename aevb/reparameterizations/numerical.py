@@ -182,7 +182,7 @@ def numerical_inverse_cdf(
     >>> twos = jnp.full(1, 2.0)
     >>> q = numerical_inverse_cdf(
     ...     beta.cdf, beta.logpdf, twos, twos, bracket=(0.0, 1.0))
-    >>> print(q.quantile(0.5))
+    >>> print(q.quantile(0.5).round(4))
     [0.5]
     """
     low, high = bracket
