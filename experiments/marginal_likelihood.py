@@ -38,6 +38,7 @@ from experiments.evaluation.points import (
     points_identity,
 )
 from experiments.evaluation.registry import ROWS, Setup, Work
+from experiments.posteriors import real_dim
 from experiments.processes import distributed
 from experiments.processes.interruption import StopRequest
 from experiments.reports.likelihood import write_likelihood_report
@@ -96,7 +97,8 @@ def measure(
 
     setup = Setup(
         model=program.likelihood_model,
-        latent_dim=opened.config.latent_dim,
+        latent_dim=real_dim(opened.config),
+        is_normal=opened.config.posterior == "normal",
         chunk_size=opened.config.eval.chunk_size,
         batch_size=opened.config.eval.batch_size,
         path=path,

@@ -12,16 +12,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 import aevb
-from aevb import nets
 from experiments.algorithms import ALGORITHMS, Hyperparameters, sixteen_bits
-from experiments.config import ACTIVATIONS, INITIALIZERS
 from experiments.data import Dataset, load
 from experiments.errors import ConfigError
 from experiments.keys import Stream, initial_key, stream_key
+from experiments.models import build_model, likelihood_model
+from experiments.posteriors import family_of
 
 __all__ = [
     "Program",
@@ -35,11 +34,6 @@ __all__ = [
 
 # Training images of more are streamed, with config.data.stream=auto.
 STREAM_BYTES = 2**31
-_PRODUCTS = {
-    "float32": nets.float32_dot_general,
-    "tensorfloat32": nets.tensorfloat32_dot_general,
-    "bfloat16": nets.bfloat16_dot_general,
-}
 
 
 class Program(NamedTuple):
@@ -47,8 +41,8 @@ class Program(NamedTuple):
 
     Attributes:
       model: encoder, decoder and prior, with the products of `config.precision`.
-      likelihood_model: the same with those of `config.eval.precision`: what log p(x) is
-        estimated with. Both have the same parameters.
+      likelihood_model: the same with those of `config.eval.precision`, and a latent on
+        the real line: what log p(x) is estimated with. The parameters are the same.
       init: `init(key) -> params`.
       algorithm: `algorithm(hyperparameters, axis_name=None) -> aevb.Algorithm`; with a
         mapped axis' name, of a minibatch that is split over it.
@@ -63,6 +57,7 @@ class Program(NamedTuple):
       is_likelihood: whether log p(x|z) is one: not for grey pixels under a Bernoulli.
       is_streamed: whether `train` is read from the disk while training.
       has_encoder: whether the model has a q(z|x), and so a bound: not with MCEM.
+      latent_scale: the standard deviation of a dimension of the prior.
     """
 
     model: aevb.Model
@@ -79,6 +74,7 @@ class Program(NamedTuple):
     is_likelihood: bool
     is_streamed: bool
     has_encoder: bool
+    latent_scale: float
 
 
 def build(config: ConfigDict, dataset: Dataset) -> Program:
@@ -106,7 +102,7 @@ def build(config: ConfigDict, dataset: Dataset) -> Program:
     samples_per_epoch = steps_per_epoch * config.batch_size
     num_epochs = config.epochs or math.ceil(config.train_samples / samples_per_epoch)
 
-    model = _model(config, dataset, config.precision)
+    model = build_model(config, dataset, config.precision)
     binarization, scale = config.data.binarization, config.data.scale
     draw = jax.jit(jax.vmap(partial(binarize, scale=scale)))
 
@@ -136,7 +132,9 @@ def build(config: ConfigDict, dataset: Dataset) -> Program:
     example = jnp.zeros(train.shape[1])
     return Program(
         model=model,
-        likelihood_model=_model(config, dataset, config.eval.precision),
+        likelihood_model=likelihood_model(
+            config, build_model(config, dataset, config.eval.precision)
+        ),
         init=lambda key: model.init(key, example),
         algorithm=partial(
             ALGORITHMS[config.algorithm],
@@ -157,6 +155,7 @@ def build(config: ConfigDict, dataset: Dataset) -> Program:
         is_likelihood=config.likelihood == "gaussian" or binarization != "grey",
         is_streamed=is_streamed,
         has_encoder=config.algorithm != "mcem",
+        latent_scale=family_of(config).scale,
     )
 
 
@@ -221,58 +220,3 @@ def binarize(key: jax.Array, x: jax.Array, scale: int = 255) -> jax.Array:
     """
     bits = sixteen_bits(key, x.size).astype(jnp.uint16)
     return (bits < x.astype(jnp.uint16) * (65536 // scale)).astype(jnp.uint8)
-
-
-def _model(config: ConfigDict, dataset: Dataset, precision: str) -> aevb.Model:
-    data_dim = dataset.train.images.shape[1]
-    shared: dict[str, Any] = {
-        "activation": ACTIVATIONS[config.activation],
-        "kernel_init": INITIALIZERS[config.init](config.init_scale),
-        "bias_init": nn.initializers.normal(config.bias_init_scale),
-        "dot_general": _PRODUCTS[precision],
-    }
-    widths = tuple(config.hidden_dims)
-    encoder = nets.GaussianMLP(config.latent_dim, widths, **shared)
-    if config.likelihood == "gaussian":
-        log_variance_init = nn.initializers.zeros
-        if config.log_variance_init_scale:
-            scale = config.log_variance_init_scale
-            log_variance_init = nn.initializers.normal(scale)
-        decoder: nn.Module = nets.GaussianMLP(
-            data_dim,
-            widths[::-1],
-            mean_activation=nn.sigmoid,
-            log_variance_init=log_variance_init,
-            min_log_scale=math.log(config.min_scale) if config.min_scale else None,
-            **shared,
-        )
-        return _trained_part(config, nets.linen_model(encoder, decoder))
-
-    output_bias_init = None
-    if config.output_bias_from_data:
-        # Clipped as in Burda et al.'s code: some pixels are 0 in every image.
-        mean = dataset.train.images.mean(axis=0) / config.data.scale
-        mean = np.clip(mean, 1e-3, 1 - 1e-3)
-        logit = jnp.asarray(np.log(mean) - np.log1p(-mean), jnp.float32)
-        output_bias_init = nn.initializers.constant(logit)
-    decoder = nets.BernoulliMLP(
-        data_dim, widths[::-1], output_bias_init=output_bias_init, **shared
-    )
-    return _trained_part(config, nets.linen_model(encoder, decoder))
-
-
-def _trained_part(config: ConfigDict, model: aevb.Model) -> aevb.Model:
-    """The model, without the encoder's parameters where nothing trains them."""
-    if config.algorithm != "mcem":
-        return model
-
-    def init(key: jax.Array, x: jax.Array) -> Any:
-        params = model.init(key, x)
-        return {name: value for name, value in params.items() if name != "encoder"}
-
-    def encode(params: Any, x: jax.Array) -> Any:
-        raise ConfigError(
-            "config.algorithm is mcem, which trains no encoder: this needs one"
-        )
-
-    return model._replace(init=init, encode=encode)

@@ -2,7 +2,8 @@
 
 from ml_collections import ConfigDict
 
-from experiments.config import base, validate
+from experiments.config import base
+from experiments.validation import validate
 
 SMALL = {
     "data.num_train": 320,

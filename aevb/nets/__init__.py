@@ -12,7 +12,7 @@ The one package that imports flax; `import aevb` does not load it:
     encode, decode = partial(model.encode, params), partial(model.decode, params)
 """
 
-from aevb.nets.mlp import BernoulliMLP, GaussianMLP, linen_model
+from aevb.nets.mlp import BernoulliMLP, FamilyMLP, GaussianMLP, linen_model
 from aevb.nets.precision import (
     bfloat16_dot_general,
     float32_dot_general,
@@ -21,6 +21,7 @@ from aevb.nets.precision import (
 
 __all__ = [
     "BernoulliMLP",
+    "FamilyMLP",
     "GaussianMLP",
     "bfloat16_dot_general",
     "float32_dot_general",

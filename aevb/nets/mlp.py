@@ -13,6 +13,7 @@ from aevb.types import Model, Posterior, PyTree
 
 __all__ = [
     "BernoulliMLP",
+    "FamilyMLP",
     "GaussianMLP",
     "linen_model",
 ]
@@ -125,6 +126,33 @@ class GaussianMLP(_MLP):
         if self.min_log_scale is not None:
             log_scale = jnp.maximum(log_scale, self.min_log_scale)
         return DiagNormal(loc, log_scale)
+
+
+class FamilyMLP(_MLP):
+    """An encoder of any family: q(z|x) = family(r_1, …, r_P), r_i = W_i h + b_i.
+
+    Attributes:
+      family: `family(r_1 [J], …, r_P [J]) -> q(z|x)`: from real numbers to a
+        distribution, so what is positive goes through `jnp.exp` there.
+      num_parameters: P.
+    """
+
+    family: Callable[..., Posterior] = DiagNormal
+    num_parameters: int = 2
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> Posterior:
+        """Maps one x `[D]` to a distribution over z `[J]`."""
+        h = self.hidden(x)
+        # As in `GaussianMLP`: locations start at random, the rest at what 0 stands for.
+        inits = [None] + [nn.initializers.zeros] * (self.num_parameters - 1)
+        outputs = [
+            self.dense(
+                self.features, f"parameter_{i}", kernel_init=init, bias_init=init
+            )
+            for i, init in enumerate(inits)
+        ]
+        return self.family(*(layer(h) for layer in outputs))
 
 
 def linen_model(

@@ -64,6 +64,11 @@ from aevb.reparameterizations.location_scales import (
     Uniform,
 )
 from aevb.reparameterizations.numerical import TruncatedNormal, numerical_inverse_cdf
+from aevb.reparameterizations.real_line import (
+    Unconstrained,
+    support_of,
+    unconstrained,
+)
 from aevb.reparameterizations.transforms import (
     Affine,
     Compose,
@@ -76,11 +81,6 @@ from aevb.reparameterizations.transforms import (
     Transform,
     compose,
     interval,
-)
-from aevb.reparameterizations.unconstrained import (
-    Unconstrained,
-    support_of,
-    unconstrained,
 )
 
 __all__ = [

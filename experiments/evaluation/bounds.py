@@ -15,7 +15,7 @@ from experiments.program import Program
 
 __all__ = ["ACTIVE_THRESHOLD", "BoundEvaluation", "bound_evaluator"]
 
-# Burda et al.: a unit u is active where Var_x(E_q[u|x]) > 0.01.
+# A unit is active where Var_x(E_q[z|x]) > 0.01 (Burda et al.); the prior has 1.
 ACTIVE_THRESHOLD = 0.01
 
 
@@ -30,7 +30,8 @@ class BoundEvaluation(NamedTuple):
       kl: `[]` mean KL(q(z|x) ‖ p(z)).
       kl_per_dim: `[J]` mean KL of each latent dimension; `[0]` where the KL is not
         known as a sum over dimensions.
-      active_units: `[]` how many dimensions have Var_x(E_q[z|x]) > 0.01.
+      active_units: `[]` how many dimensions have Var_x(E_q[z|x]) > 0.01, with z in units
+        of the prior's standard deviation.
       means: `[N, J]` the posterior means.
     """
 
@@ -96,8 +97,10 @@ def bound_evaluator(
             std_error=jnp.std(elbo.value, ddof=1) / jnp.sqrt(count),
             reconstruction=jnp.mean(elbo.reconstruction),
             kl=jnp.mean(elbo.kl),
-            kl_per_dim=jnp.mean(kl_per_dim, axis=0),
-            active_units=jnp.sum(jnp.var(means, axis=0) > ACTIVE_THRESHOLD),
+            kl_per_dim=jnp.mean(kl_per_dim[0], axis=0) if kl_per_dim else jnp.zeros(0),
+            active_units=jnp.sum(
+                jnp.var(means / program.latent_scale, axis=0) > ACTIVE_THRESHOLD
+            ),
             means=means,
         )
 
@@ -113,17 +116,24 @@ def _bound(
         return aevb.elbo_generic(encode, decode, key, x, prior=prior)
 
 
-def _kl_per_dim(q: Any, p: Any) -> jax.Array:
-    pair = (q, p)
-    if not all(isinstance(d, aevb.DiagNormal) and _is_vector(d) for d in pair):
-        return jnp.zeros(0)
-    return jax.vmap(aevb.kl_divergence)(*map(_spread, pair))
+def _kl_per_dim(q: Any, p: Any) -> tuple[jax.Array, ...]:
+    """`([J],)`, or () where it is not known: `lax.map` takes no empty array."""
+    if not (_has_dimensions(q) and _has_dimensions(p)):
+        return ()
+    try:
+        return (jax.vmap(aevb.kl_divergence)(_spread(q), _spread(p)),)
+    except TypeError:  # no closed form
+        return ()
 
 
-def _is_vector(d: aevb.DiagNormal) -> bool:
-    return jax.tree_util.all_leaves([d.loc]) and jnp.ndim(d.loc) == 1
+def _spread(d: Any) -> Any:
+    """The same with every parameter for each dimension."""
+    shape = jnp.shape(d.mean)
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape), d)
 
 
-def _spread(d: aevb.DiagNormal) -> aevb.DiagNormal:
-    """The same with a scale for each dimension."""
-    return aevb.DiagNormal(d.loc, jnp.broadcast_to(d.log_scale, jnp.shape(d.loc)))
+def _has_dimensions(d: Any) -> bool:
+    """Whether a distribution is of independent dimensions, each with parameters."""
+    is_family = isinstance(d, aevb.DiagNormal | aevb.Family)
+    is_vector = is_family and jax.tree_util.all_leaves([d.mean])
+    return is_vector and jnp.ndim(d.mean) == 1

@@ -32,7 +32,8 @@ class Setup(NamedTuple):
 
     Attributes:
       model: encoder, decoder and prior, with the products of the evaluation.
-      latent_dim: J.
+      latent_dim: J, of what the model's z is.
+      is_normal: whether q(z|x) is a Gaussian.
       chunk_size: importance samples of a datapoint at a time.
       batch_size: datapoints at a time for importance sampling.
       path: `path()`, the annealing path with its step sizes, found when first needed.
@@ -40,6 +41,7 @@ class Setup(NamedTuple):
 
     model: aevb.Model
     latent_dim: int
+    is_normal: bool
     chunk_size: int
     batch_size: int
     path: Callable[[], AnnealingPath]
@@ -99,7 +101,7 @@ def _importance(setup: Setup, options: argparse.Namespace) -> list[Work]:
 
 
 def _inference_gap(setup: Setup, options: argparse.Namespace) -> list[Work]:
-    if not options.gap_points:
+    if not options.gap_points or not setup.is_normal:
         return []
     estimator = inference_gap(
         setup.model,
@@ -186,7 +188,7 @@ ROWS = (
                 "type": count,
                 "default": 100,
                 "help": "points to optimise a posterior for, for the inference gap "
-                "(100)",
+                "(100); of a Gaussian q(z|x)",
             },
             "--gap-steps": {
                 "type": positive,

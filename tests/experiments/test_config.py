@@ -21,7 +21,6 @@ from experiments.config import (
     WEIGHT_PRIORS,
     base,
     flatten,
-    validate,
 )
 from experiments.configs import default, frey_face, iwae, paper, smoke
 from experiments.errors import ConfigError, DataError
@@ -30,6 +29,7 @@ from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.workdir import held
 from experiments.training import runner
 from experiments.training.result import Result
+from experiments.validation import validate
 
 pytestmark = [
     pytest.mark.usefixtures("cache"),
