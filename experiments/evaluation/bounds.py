@@ -30,7 +30,7 @@ class BoundEvaluation(NamedTuple):
       kl: `[]` mean KL(q(z|x) ‖ p(z)).
       kl_per_dim: `[J]` mean KL of each latent dimension; `[0]` where the KL is not
         known as a sum over dimensions.
-      active_units: `[]` how many dimensions have Var_x(E_q[z|x]) > 0.01, with z in units
+      active_units: `[]` how many dimensions have Var_x(E_q[z|x]) > 0.01, z in units
         of the prior's standard deviation.
       means: `[N, J]` the posterior means.
     """
