@@ -7,6 +7,7 @@ from aevb.distributions import (
     Bernoulli,
     DiagNormal,
     MultivariateNormal,
+    Product,
     check_shape,
     normal_shape,
     softplus,
@@ -23,6 +24,7 @@ def kl_divergence(q: object, p: object) -> jax.Array:
     Two `Bernoulli`s: Σ_d y_q (l_q − l_p) + softplus(l_p) − softplus(l_q).
     A `MultivariateNormal` q, with covariance Σ, and a `DiagNormal` p:
     ½ Σⱼ [log σ_p² + (Σⱼⱼ + (μ_q − μ_p)²) / σ_p² − 1] − ½ log det Σ.
+    Two `Product`s of the same structure: Σ_k KL(q_k ‖ p_k).
 
     Args:
       q: the distribution that the expectation is under.
@@ -32,7 +34,7 @@ def kl_divergence(q: object, p: object) -> jax.Array:
       `[]` the divergence.
 
     Raises:
-      ValueError: q and p are over values of different shapes.
+      ValueError: q and p are over values of different shapes or structures.
       TypeError: there is no closed form here for this pair of types. Pass one as
         `kl=` (numpyro's `kl_divergence`, say), or use `elbo_generic`, which needs none.
 
@@ -54,6 +56,14 @@ def kl_divergence(q: object, p: object) -> jax.Array:
         return jnp.sum(
             q.mean * (q.logits - p.logits) + softplus(p.logits) - softplus(q.logits)
         )
+    if isinstance(q, Product) and isinstance(p, Product):
+        (qs, structure), (ps, expected) = q.flatten(), p.flatten()
+        if structure != expected:
+            raise ValueError(
+                f"q is a product over {structure}, p one over {expected}: expected "
+                "the same parts in both"
+            )
+        return jax.tree.reduce(jnp.add, list(map(kl_divergence, qs, ps)))
     raise TypeError(
         f"no closed-form KL divergence from {type(q).__name__} to {type(p).__name__}: "
         "pass one as kl=..., or use aevb.elbo_generic (eq. 6), which needs none"
