@@ -37,7 +37,7 @@ CHAIN = [
     {"calls"},
     {"estimators"},
     {"marginal", "objectives", "observations"},
-    {"imputation"},
+    {"full_bayes", "imputation"},
     {"train"},
     {"baselines"},
 ]
@@ -208,7 +208,9 @@ def test_what_is_public_is_documented_with_an_example(name):
         assert not value.__doc__.startswith(f"{value.__name__}(")
 
 
-@pytest.mark.parametrize("package", ["marginal", "observations", "imputation"])
+@pytest.mark.parametrize(
+    "package", ["marginal", "observations", "imputation", "full_bayes"]
+)
 def test_every_name_of_a_package_is_one_of_aevb(package):
     package = getattr(aevb, package)
     for name in package.__all__:
