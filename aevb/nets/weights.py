@@ -119,7 +119,7 @@ def apply_weights(module: nn.Module, weights: PyTree, x: jax.Array) -> Any:
         # A subclass may compute something else: then it counts as not called.
         if type(layer) is not nn.Dense or context.method_name != "__call__":
             return next_call(*args, **kwargs)
-        (h,), name = args, _name(layer.path)
+        h, name = (*args, *kwargs.values())[0], _name(layer.path)
         if name in called or jnp.ndim(h) != 1:
             raise ValueError(
                 f"{name} has inputs of shape {jnp.shape(h)}, call "
@@ -130,7 +130,8 @@ def apply_weights(module: nn.Module, weights: PyTree, x: jax.Array) -> Any:
         called.add(name)
         of_layer = DiagNormal(_at(q.loc, layer.path), _at(q.log_scale, layer.path))
         scale = _activation_scale(layer, of_layer, h)
-        return next_call(h) + scale * noise[name]
+        mean = next_call(h)
+        return mean + scale.astype(mean.dtype) * noise[name].astype(mean.dtype)
 
     with nn.intercept_methods(intercept):
         output = module.apply({"params": q.loc}, x)
