@@ -45,7 +45,7 @@ def bound_of(estimator):
 
 
 BOUND = bound_of(aevb.elbo)
-MAP = aevb.map_objective(BOUND, num_datapoints=NUM_DATAPOINTS)
+MAP = jax.jit(aevb.map_objective(BOUND, num_datapoints=NUM_DATAPOINTS))
 
 
 def with_posterior(scale):
@@ -55,16 +55,14 @@ def with_posterior(scale):
 
 def per_batch(bound=BOUND, num_datapoints=NUM_DATAPOINTS, **options):
     objective = aevb.map_objective(bound, num_datapoints=NUM_DATAPOINTS)
-    return aevb.full_bayes_objective(
-        objective, num_datapoints=num_datapoints, **options
+    return jax.jit(
+        aevb.full_bayes_objective(objective, num_datapoints=num_datapoints, **options)
     )
 
 
 def per_datapoint(bound=BOUND, num_datapoints=NUM_DATAPOINTS, **options):
-    return aevb.map_objective(
-        aevb.full_bayes_objective(bound, num_datapoints=num_datapoints, **options),
-        num_datapoints=NUM_DATAPOINTS,
-    )
+    of_one = aevb.full_bayes_objective(bound, num_datapoints=num_datapoints, **options)
+    return jax.jit(aevb.map_objective(of_one, num_datapoints=NUM_DATAPOINTS))
 
 
 both = pytest.mark.parametrize("make", [per_batch, per_datapoint])
@@ -74,8 +72,8 @@ def assert_trees_close(tree, truth, rtol=1e-5, atol=1e-6):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=atol), tree, truth)
 
 
-def posterior_gradients(objective, params, key=KEY, data=DATA):
-    return jax.grad(lambda params: objective(params, key, data)[0])(params)
+def posterior_gradients(objective, params):
+    return jax.jit(jax.grad(lambda params: objective(params, KEY, DATA)[0]))(params)
 
 
 class TestDraws:
@@ -96,11 +94,14 @@ class TestDraws:
 
     def test_datapoint_i_has_the_keys_of_map_and_a_last_one_for_the_weights(self):
         value, found = per_datapoint()(self.params, KEY, DATA)
-        bounds = []
-        for i, x in enumerate(DATA):
+
+        @jax.jit
+        def bound(i, x):
             key = jax.random.fold_in(KEY, i)
             weights = aevb.sample_weights(jax.random.fold_in(key, LAST), self.params)
-            bounds.append(BOUND(weights, key, x)[0])
+            return BOUND(weights, key, x)[0]
+
+        bounds = [bound(i, x) for i, x in enumerate(DATA)]
         np.testing.assert_allclose(found.bound, np.mean(bounds), rtol=1e-5)
         truth = np.mean(bounds) - aevb.weights_kl(self.params) / NUM_DATAPOINTS
         np.testing.assert_allclose(value, truth, rtol=1e-5)
@@ -156,10 +157,10 @@ class TestUnits:
 
         objective = per_batch(bound, num_datapoints=len(DATA))
         whole, _ = objective(self.params, KEY, DATA)
-        for size in (1, 2, 4):
+        for size in (1, 4):
             batches = jnp.array(list(itertools.combinations(DATA, size)))
-            values = jax.vmap(lambda batch: objective(self.params, KEY, batch)[0])
-            np.testing.assert_allclose(np.mean(values(batches)), whole, rtol=1e-5)
+            values, _ = jax.vmap(objective, (None, None, 0))(self.params, KEY, batches)
+            np.testing.assert_allclose(np.mean(values), whole, rtol=1e-5)
 
     def test_the_evidence_bound_is_n_times_the_objective(self):
         value, found = per_batch()(self.params, KEY, DATA)
@@ -190,7 +191,7 @@ class TestTwoForms:
     """
 
     params = with_posterior(0.5)
-    keys = jax.random.split(KEY, 20_000)
+    keys = jax.random.split(KEY, 10_000)
 
     @both
     def test_the_forms_agree_and_f_1_varies_less(self, make, z_score):

@@ -18,8 +18,7 @@ Z = jnp.array([0.7, -1.1])
 LOCAL = nets.local_reparameterization
 DECODERS = [
     nets.BernoulliMLP(DATA_DIM, (4,)),
-    nets.BernoulliMLP(DATA_DIM, (4, 3)),
-    nets.GaussianMLP(DATA_DIM, (4,)),
+    nets.GaussianMLP(DATA_DIM, (4, 3)),
 ]
 MODEL = nets.linen_model(nets.GaussianMLP(LATENT_DIM, (6,)), DECODERS[0])
 
@@ -45,7 +44,7 @@ PARAMS = {
 }
 
 
-def outputs(module, q, x=Z, num_draws=50_000, reparameterization=LOCAL):
+def outputs(module, q, x=Z, num_draws=20_000, reparameterization=LOCAL):
     """Draws of all outputs for one input, as one vector each."""
 
     def one(key):
@@ -106,8 +105,10 @@ class TestDistribution:
             def plain(loc, z):
                 return nets.apply_weights(module, loc, z).log_prob(X)
 
-            found, grads = jax.value_and_grad(value, (0, 1, 2))(q.loc, log_scale, Z)
-            truth, expected = jax.value_and_grad(plain, (0, 1))(q.loc, Z)
+            found, grads = jax.jit(jax.value_and_grad(value, (0, 1, 2)))(
+                q.loc, log_scale, Z
+            )
+            truth, expected = jax.jit(jax.value_and_grad(plain, (0, 1)))(q.loc, Z)
             np.testing.assert_allclose(found, truth, rtol=1e-5)
             jax.tree.map(
                 partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
@@ -181,7 +182,7 @@ def test_the_gradient_varies_less_and_is_the_same_in_expectation():
         def one(key):
             return jax.grad(lambda params: objective(params, key, data)[0])(PARAMS)
 
-        grads = jax.jit(jax.vmap(one))(jax.random.split(KEY, 4000))
+        grads = jax.jit(jax.vmap(one))(jax.random.split(KEY, 2000))
         return [np.asarray(leaf) for leaf in jax.tree.leaves(grads)]
 
     objectives = [per_batch, per_datapoint(), per_datapoint(reparameterization=LOCAL)]
@@ -208,7 +209,7 @@ def predictive_parts(reparameterization):
 
 def importance(key, reparameterization):
     args, prior = predictive_parts(reparameterization)
-    options = {"prior": prior, "num_samples": 40_000, "chunk_size": 1000}
+    options = {"prior": prior, "num_samples": 20_000, "chunk_size": 1000}
     return jax.jit(partial(aevb.importance_log_likelihood, *args, **options))(key, X)
 
 
@@ -223,7 +224,7 @@ class TestPredictive:
     def test_importance_sampling_gives_what_drawn_weights_give(self, reference):
         found = importance(KEY, LOCAL)
         error = np.hypot(found.std_error, reference.std_error)
-        assert error < 0.03
+        assert error < 0.05
         difference = found.log_likelihood - reference.log_likelihood
         assert np.abs(difference) < 4.9 * error
 
@@ -245,30 +246,24 @@ class TestPredictive:
         difference = found.log_likelihood - reference.log_likelihood
         assert np.abs(difference) < 4.9 * error
 
-    @pytest.mark.parametrize(
-        "reparameterization", [LOCAL, aevb.global_reparameterization]
-    )
-    def test_every_estimator_takes_it(self, reparameterization, reference):
-        args, prior = predictive_parts(reparameterization)
-        elbo = jax.vmap(lambda key: aevb.elbo(*args, key, X, prior=prior).value)
-        iwae = jax.vmap(
-            lambda key: aevb.iwae(*args, key, X, prior=prior, num_samples=20)
-        )
-        keys = jax.random.split(KEY, 2000)
-        means = np.mean(jax.jit(elbo)(keys)), np.mean(jax.jit(iwae)(keys))
-        assert means[0] < means[1] < reference.log_likelihood + 0.05
-        draws = aevb.sample_posterior(
-            args[1],
-            KEY,
-            X,
-            jax.vmap(args[0](X).sample)(jax.random.split(KEY, 3)),
-            prior=prior,
-            num_samples=2,
-            num_burn_in=2,
-        )
-        shapes = jax.tree.map(jnp.shape, args[0](X).mean)
-        found = jax.tree.map(lambda leaf: leaf.shape[2:], draws.zs)
-        assert found == shapes
+    def test_every_estimator_takes_it(self, reference):
+        args, prior = predictive_parts(LOCAL)
+
+        @jax.jit
+        def estimates(key):
+            def bounds(key):
+                elbo = aevb.elbo(*args, key, X, prior=prior).value
+                return elbo, aevb.iwae(*args, key, X, prior=prior, num_samples=20)
+
+            starts = jax.vmap(args[0](X).sample)(jax.random.split(key, 3))
+            options = {"prior": prior, "num_samples": 2, "num_burn_in": 2}
+            draws = aevb.sample_posterior(args[1], key, X, starts, **options)
+            return jax.vmap(bounds)(jax.random.split(key, 500)), draws.zs
+
+        (elbo, iwae), zs = estimates(KEY)
+        assert np.mean(elbo) < np.mean(iwae) < reference.log_likelihood + 0.05
+        shapes = jax.tree.map(jnp.shape, prior.mean)
+        assert jax.tree.map(lambda leaf: leaf.shape[2:], zs) == shapes
 
     def test_without_a_width_it_is_the_model(self):
         means = aevb.weight_means(PARAMS)
