@@ -223,7 +223,7 @@ def sampled_weights_kl(
     """An unbiased estimate of KL(q(θ) ‖ p(θ)) from one draw: log q(θ) − log p(θ).
 
     Needs no closed form, so that the prior may be any distribution. It varies more than
-    `weights_kl`: in N weights with a standard deviation of about sqrt(N / 2) nats.
+    `weights_kl`: of K weights with a standard deviation of about sqrt(K / 2) nats.
 
     Args:
       params: with posteriors.

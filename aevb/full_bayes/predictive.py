@@ -1,5 +1,7 @@
 """The predictive density of a new datapoint, averaged over the posterior of weights."""
 
+from collections.abc import Mapping
+
 import jax
 
 from aevb.calls import prior_or_normal
@@ -73,8 +75,10 @@ def predictive_model(
         return model.decode(weights, latent["z"])
 
     def prior(params: PyTree) -> Product:
-        named = posteriors(params)
-        if any(name.split("/")[0] == "prior" for name in named):
+        for name, q in posteriors(params).items():
+            whole = name == "params" and isinstance(q.loc, Mapping)
+            if name.split("/")[0] != "prior" and not (whole and "prior" in q.loc):
+                continue
             raise ValueError(
                 "the parameters of the prior p(z) have a posterior, expected points: z "
                 "and the noise would not be independent. Pass aevb.weight_means of them"

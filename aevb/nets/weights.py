@@ -72,9 +72,10 @@ def activation_noise(q: DiagNormal) -> Posterior:
 
 
 local_reparameterization = Reparameterization(activation_noise, LocalWeights)
-"""Activations in place of weights, for `sample_weights` and all that take one.
+"""Activations in place of weights, for `aevb.sample_weights` and all that take one.
 
-Of a whole minibatch it is right too where each datapoint has its own noise, as under
+Each datapoint is to have noise of its own: one vector of noise for all of a minibatch
+would be other weights for each input all the same, with a larger variance. It has under
 `map_objective(full_bayes_objective(bound, ...), ...)`.
 """
 

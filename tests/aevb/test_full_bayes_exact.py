@@ -126,7 +126,7 @@ class TestLinearRegression:
 
 @jax.jit
 def nuts_draws(data):
-    """32 000 draws of the posterior of the logistic regression, of 16 chains."""
+    """24 000 draws of the posterior of the logistic regression, of 16 chains."""
 
     def log_density(w):
         logits = jnp.dot(data[:, :-1], w)
@@ -139,7 +139,7 @@ def nuts_draws(data):
             state, _ = kernel.step(key, state)
             return state, state.position
 
-        keys = jax.random.split(key, 2100)
+        keys = jax.random.split(key, 1600)
         return jax.lax.scan(step, kernel.init(jnp.zeros(3)), keys)[1][100:]
 
     return jax.vmap(chain)(jax.random.split(KEY, 16)).reshape(-1, 3)
@@ -164,7 +164,7 @@ class TestLogisticRegression:
         data = jnp.float32(np.column_stack([design, y]))
         draws = np.asarray(nuts_draws(data))
         q = aevb.weight_posterior(jnp.zeros(3), scale=1.0)
-        q = fit(self.bound, q, data, num_epochs=1000, learning_rate=0.05)
+        q = fit(self.bound, q, data, num_epochs=600, learning_rate=0.05)
         p = jax.nn.sigmoid(jax.vmap(q.sample)(jax.random.split(KEY, 2000)) @ design.T)
         precision = 1 + np.mean(p * (1 - p), axis=0) @ design**2
         return draws.mean(axis=0), draws.std(axis=0), q, precision
