@@ -13,6 +13,7 @@ from aevb.distributions import (
     Bernoulli,
     DiagNormal,
     MultivariateNormal,
+    Product,
     check_shape,
     normal_shape,
     softplus,
@@ -53,6 +54,7 @@ def kl_divergence(q: object, p: object) -> jax.Array:
     and a log-normal p. Within `Beta`, `Dirichlet`, `Laplace`, `Gumbel`, `Pareto`,
     `Uniform`, `LogUniform`; infinite where p's support does not hold q's. `Laplace` and
     `Uniform` q to a `DiagNormal` p, and a `DiagNormal` q to `Laplace`.
+    Two `Product`s of the same structure: Σ_k KL(q_k ‖ p_k).
 
     Args:
       q: the distribution that the expectation is under.
@@ -62,7 +64,7 @@ def kl_divergence(q: object, p: object) -> jax.Array:
       `[]` the divergence.
 
     Raises:
-      ValueError: q and p are over values of different shapes.
+      ValueError: q and p are over values of different shapes or structures.
       TypeError: there is no closed form here for this pair of types. Pass one as
         `kl=` (numpyro's `kl_divergence`, say), or use `elbo_generic`, which needs none.
 
@@ -105,6 +107,16 @@ def _bernoullis(q: Bernoulli, p: Bernoulli) -> jax.Array:
     check_shape("p", jnp.shape(p.logits), jnp.shape(q.logits))
     change = q.mean * (q.logits - p.logits)
     return change + softplus(p.logits) - softplus(q.logits)
+
+
+def _products(q: Product, p: Product) -> jax.Array:
+    (qs, structure), (ps, expected) = q.flatten(), p.flatten()
+    if structure != expected:
+        raise ValueError(
+            f"q is a product over {structure}, p one over {expected}: expected the "
+            "same parts in both"
+        )
+    return jax.tree.reduce(jnp.add, list(map(kl_divergence, qs, ps)))
 
 
 def _log_normals(q: LogNormal, p: LogNormal) -> jax.Array:
@@ -319,6 +331,7 @@ _CLOSED_FORMS: tuple[tuple[Any, Any, Callable[..., jax.Array]], ...] = (
     (DiagNormal, DiagNormal, _normals),
     (MultivariateNormal, DiagNormal, _full_to_diagonal),
     (Bernoulli, Bernoulli, _bernoullis),
+    (Product, Product, _products),
     (_GAMMAS, _GAMMAS, _gammas),
     (_WEIBULLS, _GAMMAS, _weibull_to_gamma),
     (_GAMMAS, _WEIBULLS, _gamma_to_weibull),

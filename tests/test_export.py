@@ -41,6 +41,30 @@ def make_algorithm(learning_rate):
     return aevb.gradient_algorithm(objective, optax.adam(learning_rate))
 
 
+def full_bayes(key, params, pixels):
+    """An update with noise of activations, and the predictive log p(x) after it."""
+
+    def bound(params, key, x):
+        args = partial(MODEL.encode, params), partial(MODEL.decode, params)
+        return aevb.elbo(*args, key, x).value, None
+
+    options = {"reparameterization": nets.local_reparameterization}
+    of_one = aevb.full_bayes_objective(bound, num_datapoints=NUM_DATAPOINTS, **options)
+    objective = aevb.map_objective(of_one, num_datapoints=NUM_DATAPOINTS)
+    algorithm = aevb.gradient_algorithm(objective, optax.adam(1e-3))
+    xs = binarize(key, pixels)
+    state, _ = algorithm.update(key, algorithm.init(params), xs)
+    predictive = aevb.predictive_model(MODEL, xs[0], **options)
+    return aevb.importance_log_likelihood(
+        partial(predictive.encode, state.params),
+        partial(predictive.decode, state.params),
+        key,
+        xs[0],
+        prior=predictive.prior(state.params),
+        num_samples=20,
+    )
+
+
 def init(key):
     return MODEL.init(key, jnp.zeros(DATA_DIM))
 
@@ -84,9 +108,13 @@ def arguments(function):
             return jax.random.split(KEY, 2), jnp.array([1e-3, 1e-2]), PIXELS
         case "log_likelihoods":
             return KEY, init(KEY), (PIXELS[:3] > 127).astype(np.float32)
+        case "full_bayes":
+            params = init(KEY)
+            posterior = aevb.weight_posterior(params["decoder"], scale=0.1)
+            return KEY, params | {"decoder": posterior}, PIXELS
 
 
-@pytest.mark.parametrize("function", [one_epoch, runs, log_likelihoods])
+@pytest.mark.parametrize("function", [one_epoch, runs, log_likelihoods, full_bayes])
 def test_programs_lower_for_tpu_and_cuda_without_the_host(function, standard_promotion):
     exported = export.export(jax.jit(function), platforms=["tpu", "cuda"])(
         *jax.eval_shape(lambda: arguments(function))

@@ -38,7 +38,7 @@ CHAIN = [
     {"calls"},
     {"estimators"},
     {"marginal", "objectives", "observations"},
-    {"imputation"},
+    {"full_bayes", "imputation"},
     {"train"},
     {"baselines"},
 ]
@@ -212,7 +212,8 @@ def test_what_is_public_is_documented_with_an_example(name):
 
 
 @pytest.mark.parametrize(
-    "package", ["marginal", "observations", "imputation", "reparameterizations"]
+    "package",
+    ["marginal", "observations", "imputation", "reparameterizations", "full_bayes"],
 )
 def test_every_name_of_a_package_is_one_of_aevb(package):
     package = getattr(aevb, package)

@@ -1,4 +1,4 @@
-"""The networks of Appendix C, in flax Linen.
+"""The networks of Appendix C in flax Linen, and posteriors over their weights.
 
 The one package that imports flax; `import aevb` does not load it:
 
@@ -18,13 +18,23 @@ from aevb.nets.precision import (
     float32_dot_general,
     tensorfloat32_dot_general,
 )
+from aevb.nets.weights import (
+    LocalWeights,
+    activation_noise,
+    apply_weights,
+    local_reparameterization,
+)
 
 __all__ = [
     "BernoulliMLP",
     "FamilyMLP",
     "GaussianMLP",
+    "LocalWeights",
+    "activation_noise",
+    "apply_weights",
     "bfloat16_dot_general",
     "float32_dot_general",
     "linen_model",
+    "local_reparameterization",
     "tensorfloat32_dot_general",
 ]

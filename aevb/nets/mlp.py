@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from aevb.distributions import Bernoulli, DiagNormal
 from aevb.nets.precision import float32_dot_general
+from aevb.nets.weights import apply_weights
 from aevb.types import Model, Posterior, PyTree
 
 __all__ = [
@@ -170,7 +171,7 @@ def linen_model(
 
     Returns:
       `Model`, whose params are `{"encoder": ..., "decoder": ...}`, and `"prior"` where
-      the prior is a module.
+      the prior is a module. The weights of a network may be `nets.LocalWeights`.
 
     >>> model = linen_model(GaussianMLP(2, (8,)), BernoulliMLP(4, (8,)))
     >>> params = model.init(jax.random.key(0), jnp.zeros(4))
@@ -196,10 +197,10 @@ def linen_model(
         return params
 
     def encode(params: PyTree, x: jax.Array) -> Any:
-        return encoder.apply({"params": params["encoder"]}, x)
+        return apply_weights(encoder, params["encoder"], x)
 
     def decode(params: PyTree, z: jax.Array) -> Any:
-        return decoder.apply({"params": params["decoder"]}, z)
+        return apply_weights(decoder, params["decoder"], z)
 
     def prior_of(params: PyTree) -> Any:
         if isinstance(prior, nn.Module):
