@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 import aevb
 from aevb import baselines
 from experiments.config import optimizer_arguments
+from experiments.models import reparameterization
 
 __all__ = [
     "ALGORITHMS",
@@ -101,14 +102,49 @@ def aevb_algorithm(
       hyperparameters: may be traced.
       axis_name: of devices that share a minibatch.
     """
-    objective = aevb.map_objective(
-        _bound(config, model, hyperparameters.beta),
-        num_datapoints=num_train,
-        log_prior=_log_prior(config, hyperparameters),
-        axis_name=axis_name,
-    )
+    bound = _bound(config, model, hyperparameters.beta)
+    if config.weights == "point":
+        objective = aevb.map_objective(
+            bound,
+            num_datapoints=num_train,
+            log_prior=_log_prior(config, hyperparameters),
+            axis_name=axis_name,
+        )
+    else:
+        objective = _full_bayes(config, bound, num_train, hyperparameters, axis_name)
     optimizer = _optimizer(config, num_steps, hyperparameters)
     return aevb.gradient_algorithm(objective, optimizer, axis_name=axis_name)
+
+
+def _full_bayes(
+    config: ConfigDict,
+    bound: Callable[..., Any],
+    num_train: int,
+    hyperparameters: Hyperparameters,
+    axis_name: str | None,
+) -> aevb.Objective:
+    """Appendix F.1: the bound under q(theta), less KL(q(theta) | p(theta)) / N."""
+    is_local = config.weight_noise == "local"
+    under_posterior = partial(
+        aevb.full_bayes_objective,
+        num_datapoints=num_train,
+        prior=partial(aevb.weight_prior, scale=hyperparameters.weight_prior),
+        reparameterization=reparameterization(config),
+    )
+    over_batch = partial(
+        aevb.map_objective, num_datapoints=num_train, axis_name=axis_name
+    )
+    objective = (
+        over_batch(under_posterior(bound))
+        if is_local
+        else under_posterior(over_batch(bound))
+    )
+
+    def with_metrics(params: Any, key: jax.Array, batch: jax.Array) -> Any:
+        value, found = objective(params, key, batch)
+        return value, found.aux | {"weights_kl": found.weights_kl}
+
+    return with_metrics
 
 
 def wake_sleep_algorithm(

@@ -76,6 +76,11 @@ LIKELIHOODS = ("bernoulli", "gaussian")
 # bfloat16 (8 bits). The sums are float32. JAX's own default is float32 on a CPU, TF32
 # on a recent GPU and bfloat16 on a TPU.
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
+# A posterior over the decoder's parameters (Appendix F), or over the encoder's as well.
+WEIGHTS = ("point", "posterior", "posterior_all")
+# One draw of its noise for each activation of each datapoint (Kingma et al. 2015), or
+# one of the weights for all of a minibatch.
+WEIGHT_NOISES = ("local", "shared")
 CURVES = ("valid", "test")
 STREAMS = ("auto", "always", "never")
 
@@ -119,6 +124,12 @@ def base() -> ConfigDict:
     config.beta = 1.0  # of the KL in what is maximised; 1 is the bound itself
     config.weight_prior = 0.0  # standard deviation of N(0, s^2) on weights; 0: none
     config.weight_prior_on = "matrices"  # matrices, encoder_biases (as well), all
+
+    config.weights = (
+        "point"  # posterior: q(theta) on the decoder; posterior_all: on both
+    )
+    config.weight_noise = "local"  # of q(theta): local, shared
+    config.weight_init_scale = 0.01  # the first standard deviation of q(theta)
 
     config.epochs = 50
     config.train_samples = 0  # instead of epochs: 10_000_000 is the paper's 1e7

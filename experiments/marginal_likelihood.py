@@ -24,13 +24,18 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments import cli
 from experiments.arguments import Parser, add_run, count, positive, told
 from experiments.errors import ConfigError
-from experiments.evaluation.annealing import AnnealingPath, find_step_sizes
+from experiments.evaluation.annealing import (
+    AnnealingPath,
+    find_step_sizes,
+    prior_of,
+)
 from experiments.evaluation.points import (
     Measured,
     evenly_spaced,
@@ -38,7 +43,6 @@ from experiments.evaluation.points import (
     points_identity,
 )
 from experiments.evaluation.registry import ROWS, Setup, Work
-from experiments.posteriors import real_dim
 from experiments.processes import distributed
 from experiments.processes.interruption import StopRequest
 from experiments.reports.likelihood import write_likelihood_report
@@ -97,14 +101,23 @@ def measure(
 
     setup = Setup(
         model=program.likelihood_model,
-        latent_dim=real_dim(opened.config),
-        is_normal=opened.config.posterior == "normal",
+        latent_dim=_latent_dim(opened),
+        is_normal=(opened.config.posterior, opened.config.weights)
+        == ("normal", "point"),
         chunk_size=opened.config.eval.chunk_size,
         batch_size=opened.config.eval.batch_size,
         path=path,
     )
     # What is planned is done at once: step sizes are looked for when chains need them.
     return [apply(work) for row in ROWS for work in row.plan(setup, options)]
+
+
+def _latent_dim(opened: Opened) -> int:
+    """How many real numbers the latent is: the noise of q(theta) is a part of it."""
+    model, x = opened.program.likelihood_model, jnp.zeros(opened.program.test.shape[1])
+    prior = prior_of(model, opened.params, x)
+    z = jax.eval_shape(prior.sample, jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(z))
 
 
 def _tuned_path(

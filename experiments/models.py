@@ -17,7 +17,12 @@ from experiments.data import Dataset
 from experiments.errors import ConfigError
 from experiments.posteriors import Family, family_of
 
-__all__ = ["build_model", "likelihood_model"]
+__all__ = [
+    "build_model",
+    "draw_weights",
+    "likelihood_model",
+    "reparameterization",
+]
 
 _PRODUCTS = {
     "float32": nets.float32_dot_general,
@@ -47,15 +52,96 @@ def build_model(config: ConfigDict, dataset: Dataset, precision: str) -> aevb.Mo
         _decoder(config, dataset, data_dim, shared),
         family.prior,
     )
-    return _trained_part(config, _standardised(model, family))
+    model = _with_posterior(config, _standardised(model, family))
+    return _trained_part(config, model)
 
 
-def likelihood_model(config: ConfigDict, model: aevb.Model) -> aevb.Model:
-    """The model whose latent is a real vector: what log p(x) is estimated with.
+def reparameterization(config: ConfigDict) -> aevb.Reparameterization:
+    """How weights are drawn from their posterior."""
+    if config.weight_noise == "local":
+        return nets.local_reparameterization
+    return aevb.global_reparameterization
+
+
+def draw_weights(config: ConfigDict, key: jax.Array, params: Any) -> Any:
+    """The weights that one datapoint is evaluated with: a draw, if there is q(theta).
+
+    Args:
+      config: validated.
+      key: of the datapoint; folded here, so that its other uses are its own.
+      params: of a model of `build_model`.
+    """
+    if config.weights == "point":
+        return params
+    key = jax.random.fold_in(key, jnp.uint32(0xFFFFFFFF))
+    # For one datapoint the two ways of drawing are one, and this is the cheap one.
+    return aevb.sample_weights(
+        key, params, reparameterization=nets.local_reparameterization
+    )
+
+
+def likelihood_model(
+    config: ConfigDict, model: aevb.Model, example: jax.Array
+) -> aevb.Model:
+    """The model that log p(x) is estimated with: its latent is made of real numbers.
 
     Log p(x) is the same. HMC, annealing and quadrature walk on the real line, and
-    importance sampling has the same weights there.
+    importance sampling has the same weights there. With a posterior over the weights
+    it is the predictive log p(x), and the noise of the weights is a part of the latent.
+
+    Args:
+      config: validated.
+      model: of `build_model`.
+      example: `[D]` gives the shape of x.
     """
+    model = _on_real_line(config, model)
+    if config.weights == "point":
+        return model
+    predictive = aevb.predictive_model(
+        model, example, reparameterization=nets.local_reparameterization
+    )
+
+    def decoder_alone(params: Any) -> Any:
+        # A proposal needs no noise: the encoder's mean is one as good.
+        return params | {"encoder": aevb.weight_means(params["encoder"])}
+
+    return predictive._replace(
+        encode=lambda params, x: predictive.encode(decoder_alone(params), x),
+        decode=lambda params, z: predictive.decode(decoder_alone(params), z),
+        prior=lambda params: predictive.prior(decoder_alone(params)),
+    )
+
+
+def _with_posterior(config: ConfigDict, model: aevb.Model) -> aevb.Model:
+    """The model with q(theta) among its parameters; it is evaluated at the means.
+
+    A draw of `aevb.sample_weights` in place of the parameters is taken as it is.
+    """
+    if config.weights == "point":
+        return model
+    parts = ["decoder"] + ["encoder"] * (config.weights == "posterior_all")
+
+    def init(key: jax.Array, x: jax.Array) -> Any:
+        params = model.init(key, x)
+        scale = config.weight_init_scale
+        return params | {
+            name: aevb.weight_posterior(params[name], scale=scale) for name in parts
+        }
+
+    def plain(params: Any) -> Any:
+        return {
+            name: part.loc if isinstance(part, aevb.DiagNormal) else part
+            for name, part in params.items()
+        }
+
+    return model._replace(
+        init=init,
+        encode=lambda params, x: model.encode(plain(params), x),
+        decode=lambda params, z: model.decode(plain(params), z),
+    )
+
+
+def _on_real_line(config: ConfigDict, model: aevb.Model) -> aevb.Model:
     if config.posterior == "normal":
         return model
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 import aevb
 
-__all__ = ["Family", "family_of", "real_dim"]
+__all__ = ["Family", "family_of"]
 
 
 class Family(NamedTuple):
@@ -40,11 +40,6 @@ def family_of(config: ConfigDict) -> Family:
     """The family of a validated configuration."""
     default = 5.0 if config.posterior == "student_t" else 1.0
     return _FAMILIES[config.posterior](config.prior_shape or default, config.latent_dim)
-
-
-def real_dim(config: ConfigDict) -> int:
-    """Of z on the real line: a point of a simplex has one coordinate too many."""
-    return config.latent_dim - (config.posterior == "dirichlet")
 
 
 def _normal(shape: float, dim: int) -> Family:

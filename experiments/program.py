@@ -19,7 +19,7 @@ from experiments.algorithms import ALGORITHMS, Hyperparameters, sixteen_bits
 from experiments.data import Dataset, load
 from experiments.errors import ConfigError
 from experiments.keys import Stream, initial_key, stream_key
-from experiments.models import build_model, likelihood_model
+from experiments.models import build_model, draw_weights, likelihood_model
 from experiments.posteriors import family_of
 
 __all__ = [
@@ -41,8 +41,8 @@ class Program(NamedTuple):
 
     Attributes:
       model: encoder, decoder and prior, with the products of `config.precision`.
-      likelihood_model: the same with those of `config.eval.precision`, and a latent on
-        the real line: what log p(x) is estimated with. The parameters are the same.
+      likelihood_model: the same with those of `config.eval.precision`, and a latent of
+        real numbers: what log p(x) is estimated with. The parameters are the same.
       init: `init(key) -> params`.
       algorithm: `algorithm(hyperparameters, axis_name=None) -> aevb.Algorithm`; with a
         mapped axis' name, of a minibatch that is split over it.
@@ -57,6 +57,8 @@ class Program(NamedTuple):
       is_likelihood: whether log p(x|z) is one: not for grey pixels under a Bernoulli.
       is_streamed: whether `train` is read from the disk while training.
       has_encoder: whether the model has a q(z|x), and so a bound: not with MCEM.
+      draw_weights: `draw_weights(key, params) -> params`, what one datapoint's bound is
+        evaluated with: a draw, where the weights have a posterior; else as they are.
       latent_scale: the standard deviation of a dimension of the prior.
     """
 
@@ -74,6 +76,7 @@ class Program(NamedTuple):
     is_likelihood: bool
     is_streamed: bool
     has_encoder: bool
+    draw_weights: Callable[[jax.Array, Any], Any]
     latent_scale: float
 
 
@@ -133,7 +136,7 @@ def build(config: ConfigDict, dataset: Dataset) -> Program:
     return Program(
         model=model,
         likelihood_model=likelihood_model(
-            config, build_model(config, dataset, config.eval.precision)
+            config, build_model(config, dataset, config.eval.precision), example
         ),
         init=lambda key: model.init(key, example),
         algorithm=partial(
@@ -155,6 +158,7 @@ def build(config: ConfigDict, dataset: Dataset) -> Program:
         is_likelihood=config.likelihood == "gaussian" or binarization != "grey",
         is_streamed=is_streamed,
         has_encoder=config.algorithm != "mcem",
+        draw_weights=partial(draw_weights, config),
         latent_scale=family_of(config).scale,
     )
 

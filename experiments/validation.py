@@ -31,6 +31,7 @@ def validate(config: ConfigDict) -> None:
     _check_training(config)
     _check_likelihood(config)
     _check_posterior(config)
+    _check_weights(config)
     _check_algorithm(config)
     _check_optimizer(config)
 
@@ -48,6 +49,8 @@ def _check_choices(config: ConfigDict) -> None:
     _choices(config, "algorithm", fields.ALGORITHMS)
     _choices(config, "estimator", fields.ESTIMATORS)
     _choices(config, "weight_prior_on", fields.WEIGHT_PRIORS)
+    _choices(config, "weights", fields.WEIGHTS)
+    _choices(config, "weight_noise", fields.WEIGHT_NOISES)
     _choices(config, "schedule", fields.SCHEDULES)
     _choices(config, "eval.curve", fields.CURVES)
 
@@ -76,7 +79,7 @@ def _check_ranges(config: ConfigDict) -> None:
         raise _error("mcem.acceptance", config.mcem.acceptance, "between 0 and 1")
     for name in ("weight_prior", "beta"):
         _at_least(config, name, 0)
-    for name in ("learning_rate", "init_scale"):
+    for name in ("learning_rate", "init_scale", "weight_init_scale"):
         if not get_field(config, name) > 0:
             raise _error(name, get_field(config, name), "greater than 0")
     if not 0 <= config.warmup < 1:
@@ -143,6 +146,28 @@ def _check_posterior(config: ConfigDict) -> None:
         raise _error("prior_shape", config.prior_shape, "more than 1 with student_t")
     if posterior == "dirichlet" and config.latent_dim < 2:
         raise _error("latent_dim", config.latent_dim, "at least 2 with dirichlet")
+
+
+def _check_weights(config: ConfigDict) -> None:
+    if config.weights == "point":
+        for name in ("weight_noise", "weight_init_scale"):
+            if config[name] != base()[name]:
+                raise _error(name, config[name], f"{base()[name]} with weights=point")
+        return
+    if config.algorithm != "aevb":
+        raise _error("weights", config.weights, f"point with {config.algorithm}")
+    if not config.weight_prior:
+        raise ConfigError(
+            f"config.weights is {config.weights} and config.weight_prior is 0, expected "
+            "the standard deviation of the prior p(theta): set config.weight_prior=1"
+        )
+    if config.weight_prior_on != base().weight_prior_on:
+        raise _error(
+            "weight_prior_on",
+            config.weight_prior_on,
+            f"{base().weight_prior_on} with weights={config.weights}: the prior is on "
+            "all that have a posterior",
+        )
 
 
 def _check_algorithm(config: ConfigDict) -> None:

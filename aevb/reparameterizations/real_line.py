@@ -80,8 +80,8 @@ def unconstrained(
     Raises:
       TypeError: the support of the prior is not known.
 
-    >>> from aevb import DiagNormal
-    >>> from aevb.reparameterizations import Gamma
+    >>> import jax.numpy as jnp
+    >>> from aevb import DiagNormal, Gamma
     >>> prior = Gamma(jnp.ones(1), jnp.ones(1))
     >>> model = unconstrained(lambda x: prior, lambda z: DiagNormal(z, 0 * z), prior)
     >>> print(model.decode(jnp.zeros(1)).mean, f"{model.prior.log_prob(jnp.zeros(1))}")

@@ -59,13 +59,15 @@ def bound_evaluator(
     key = stream_key(Stream.BOUND)
 
     def of_points(params: Any, indices: jax.Array, images: jax.Array) -> tuple:
-        encode, decode = partial(model.encode, params), partial(model.decode, params)
         prior = model.prior(params)
 
         def one(point: tuple[jax.Array, jax.Array]) -> tuple:
             index, image = point
             x = program.to_input(image)
             noise = jax.random.fold_in(key, index)
+            weights = program.draw_weights(noise, params)
+            encode = partial(model.encode, weights)
+            decode = partial(model.decode, weights)
             q: Any = encode(x)
             bound = _bound(encode, decode, noise, x, prior)
             means, _ = ravel_pytree(q.mean)

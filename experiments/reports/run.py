@@ -74,6 +74,12 @@ def _numbers(result: Result) -> dict[str, Any]:
         }
     else:
         numbers["train_objective"] = result.metrics[-1]["train/objective"]
+    if config.weights != "point":
+        last = result.metrics[-1]
+        numbers |= {
+            "weights_kl": last["train/weights_kl"],
+            "evidence_bound": len(result.program.train) * last["train/objective"],
+        }
     if test is not None and config.likelihood == "gaussian":
         num_dims = result.program.test.shape[1]
         bits = aevb.bits_per_dim(
@@ -145,6 +151,8 @@ def _rows(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
                 "share; the method has no encoder, and so no bound",
             )
         )
+    if "weights_kl" in numbers:
+        rows += _weight_rows(numbers)
     timings = numbers["timings"]
     names = {
         "training_images_per_second": ("training, images/s", ""),
@@ -160,6 +168,21 @@ def _rows(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
             digits = 0 if timings[name] >= 100 else 1
             rows.append((label, f"{timings[name]:,.{digits}f}", remark))
     return rows
+
+
+def _weight_rows(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return [
+        (
+            "evidence bound, nats",
+            f"{numbers['evidence_bound']:,.0f}",
+            "on log p(X) of the training set: N times the objective, last epoch's mean",
+        ),
+        (
+            "KL of the weights, nats",
+            f"{numbers['weights_kl']:,.0f}",
+            "KL(q(theta) ‖ p(theta)), a part of it",
+        ),
+    ]
 
 
 def _bound_rows(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:

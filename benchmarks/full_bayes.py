@@ -1,0 +1,151 @@
+"""Point weights against a posterior over them, on few and on many images (Appendix F).
+
+    python -m benchmarks.full_bayes --workdir=runs/full_bayes              # the table
+    python -m benchmarks.full_bayes --workdir=runs/full_bayes latents      # the picture
+
+Maximum likelihood, MAP and full variational Bayes, each with the same network, number
+of updates and step sizes, on the first N training images (binarised once), over seeds.
+The same command again goes on where it stopped. `latents` is the evidence bound against
+the number of latent dimensions, beside log p(x) of the test set.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from experiments import mnist
+from experiments.config import base
+from experiments.reports.style import DPI, INK, LINES, save_png
+from experiments.validation import validate
+
+METHODS = {"ML": "point", "MAP": "point", "VB": "posterior"}
+SIZES = (100, 1000, 10_000, 50_000)
+LATENTS = (3, 5, 10, 20, 30, 50)
+
+
+def configure(
+    method: str, size: int, seed: int, options: argparse.Namespace, latent_dim: int = 20
+) -> ConfigDict:
+    """A run of a method on the first `size` images."""
+    config = base()
+    config.seed = seed
+    config.data.num_train, config.data.binarization = size, "static"
+    config.latent_dim, config.hidden_dims = latent_dim, (200,)
+    config.weights = METHODS[method]
+    config.weight_prior = 0.0 if method == "ML" else options.prior
+    if method == "MAP":
+        config.weight_prior_on = "all"
+    config.optimizer, config.learning_rate = "adam", 1e-3
+    config.batch_size = 100
+    config.epochs = max(1, round(options.samples / size))
+    config.eval.every = config.checkpoint.every = max(1, config.epochs // 10)
+    config.eval.num_samples, config.eval.num_points = 1000, 300
+    validate(config)
+    return config
+
+
+def measure(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """The numbers of a run; it is trained unless it is there."""
+    results = workdir / "results.json"
+    if not results.exists():
+        mnist.run(config, workdir)
+    numbers = json.loads(results.read_text())
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    curve = [line for line in map(json.loads, lines) if "valid/bound" in line]
+    return {
+        "train": curve[-1]["train/bound"],
+        "bound": numbers["test_bound"],
+        "log p(x)": numbers["importance_sampling"]["test_set"]["log_likelihood"],
+        "best valid": max(line["valid/bound"] for line in curve),
+        "valid": curve[-1]["valid/bound"],
+        "evidence": numbers.get("evidence_bound"),
+    }
+
+
+def table(options: argparse.Namespace) -> None:
+    """A row for each N and method: means over seeds, and their standard errors."""
+    names = ("train", "bound", "log p(x)", "best valid")
+    print(
+        "| N | method | train bound | test bound | test log p(x) | best valid bound |"
+    )
+    print("|---|---|---|---|---|---|")
+    for size in options.sizes:
+        for method in METHODS:
+            found = [
+                measure(
+                    configure(method, size, seed, options),
+                    options.workdir / f"{method}-{size}-{options.prior:g}-{seed}",
+                )
+                for seed in range(options.seeds)
+            ]
+            cells = []
+            for name in names:
+                values = [row[name] for row in found]
+                error = (
+                    statistics.stdev(values) / len(values) ** 0.5 if found[1:] else 0
+                )
+                cells.append(f"{statistics.mean(values):.2f} ± {error:.2f}")
+            print(f"| {size:,} | {method} | {' | '.join(cells)} |", flush=True)
+
+
+def latents(options: argparse.Namespace) -> None:
+    """The evidence bound and log p(x) against the number of latent dimensions."""
+    size, rows = options.sizes[0], {}
+    for latent_dim in LATENTS:
+        name = f"latents-{size}-{options.prior:g}-{latent_dim}"
+        config = configure("VB", size, 0, options, latent_dim)
+        rows[latent_dim] = measure(config, options.workdir / name)
+        found = rows[latent_dim]
+        print(
+            f"| {latent_dim} | {found['evidence'] / size:.2f} | {found['bound']:.2f} "
+            f"| {found['log p(x)']:.2f} |",
+            flush=True,
+        )
+    draw(rows, size, options.workdir / "latents.png")
+
+
+def draw(rows: dict[int, dict[str, Any]], size: int, path: Path) -> None:
+    """Two panels with one horizontal axis."""
+    figure = Figure((8, 3.4), dpi=DPI, facecolor="white", layout="constrained")
+    panels = figure.subplots(1, 2)
+    dims = np.array(list(rows))
+    evidence = np.array([row["evidence"] / size for row in rows.values()])
+    test = np.array([row["log p(x)"] for row in rows.values()])
+    for axes, values, title in zip(
+        panels,
+        (evidence, test),
+        ("evidence bound, nats an image", "test log p(x), nats an image"),
+        strict=True,
+    ):
+        axes.plot(dims, values, "o-", color=LINES[0])
+        axes.set_title(title, color=INK, fontsize=10)
+        axes.set_xlabel("latent dimensions")
+        axes.set_xticks(dims)
+    save_png(figure, path)
+
+
+def main() -> None:
+    """Reads the command line and measures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "what", nargs="?", choices=("table", "latents"), default="table"
+    )
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--samples", type=float, default=1e6, help="images in all")
+    parser.add_argument("--prior", type=float, default=1.0, help="sd of p(theta)")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    options = parser.parse_args()
+    {"table": table, "latents": latents}[options.what](options)
+
+
+if __name__ == "__main__":
+    main()
