@@ -68,6 +68,12 @@ def measure(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     }
 
 
+def cell(values: list[float]) -> str:
+    """The mean over seeds, and its standard error."""
+    error = statistics.stdev(values) / len(values) ** 0.5 if values[1:] else 0.0
+    return f"{statistics.mean(values):.2f} ± {error:.2f}"
+
+
 def table(options: argparse.Namespace) -> None:
     """A row for each N and method: means over seeds, and their standard errors."""
     names = ("train", "bound", "log p(x)", "best valid")
@@ -135,16 +141,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "what", nargs="?", choices=("table", "latents"), default="table"
-    )
+    parts = {"table": table, "latents": latents}
+    parser.add_argument("what", nargs="?", choices=parts, default="table")
     parser.add_argument("--workdir", type=Path, required=True)
     parser.add_argument("--samples", type=float, default=1e6, help="images in all")
     parser.add_argument("--prior", type=float, default=1.0, help="sd of p(theta)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     options = parser.parse_args()
-    {"table": table, "latents": latents}[options.what](options)
+    parts[options.what](options)
 
 
 if __name__ == "__main__":

@@ -158,8 +158,8 @@ def _check_weights(config: ConfigDict) -> None:
         raise _error("weights", config.weights, f"point with {config.algorithm}")
     if not config.weight_prior:
         raise ConfigError(
-            f"config.weights is {config.weights} and config.weight_prior is 0, expected "
-            "the standard deviation of the prior p(theta): set config.weight_prior=1"
+            f"config.weights is {config.weights} and config.weight_prior is 0, "
+            "expected the standard deviation of p(theta): set config.weight_prior=1"
         )
     if config.weight_prior_on != base().weight_prior_on:
         raise _error(

@@ -17,8 +17,10 @@ from experiments import data, program
 from experiments.config import (
     ALGORITHMS,
     ESTIMATORS,
+    POSTERIORS,
     PRECISIONS,
     WEIGHT_PRIORS,
+    WEIGHTS,
     base,
     flatten,
 )
@@ -84,6 +86,7 @@ GAUSSIAN: dict[str, object] = {
     "data.binarization": "grey",
     "output_bias_from_data": False,
 }
+VB: dict[str, object] = {"weights": "posterior", "weight_prior": 1.0}
 CHANGES: dict[str, dict[str, object]] = {
     "seed": {"seed": 1},
     "data.binarization": {"data.binarization": "static"},
@@ -97,6 +100,8 @@ CHANGES: dict[str, dict[str, object]] = {
     "init_scale": {"init_scale": 0.5},
     "bias_init_scale": {"bias_init_scale": 0.01},
     "output_bias_from_data": {"output_bias_from_data": False},
+    "posterior": {"posterior": "laplace"},
+    "prior_shape": {"posterior": "gamma", "prior_shape": 2.0},
     "likelihood": GAUSSIAN,
     "log_variance_init_scale": {**GAUSSIAN, "log_variance_init_scale": 0.1},
     "min_scale": {**GAUSSIAN, "min_scale": 0.01},
@@ -112,6 +117,9 @@ CHANGES: dict[str, dict[str, object]] = {
     "beta": {"beta": 0.5},
     "weight_prior": {"weight_prior": 1.0},
     "weight_prior_on": {"weight_prior": 1.0, "weight_prior_on": "all"},
+    "weights": VB,
+    "weight_noise": {**VB, "weight_noise": "shared"},
+    "weight_init_scale": {**VB, "weight_init_scale": 0.1},
     "epochs": {"epochs": 4},
     "train_samples": {"epochs": 0, "train_samples": 1000},
     "batch_size": {"batch_size": 40},
@@ -132,6 +140,10 @@ GROUNDS: dict[str, dict[str, object]] = {
     "mcem.acceptance": {"algorithm": "mcem"},
     "mcem.chunk_size": {"algorithm": "mcem"},
     "weight_prior_on": {"weight_prior": 1.0},
+    "prior_shape": {"posterior": "gamma"},
+    "weights": {"weight_prior": 1.0},
+    "weight_noise": VB,
+    "weight_init_scale": VB,
 }
 
 
@@ -184,6 +196,21 @@ def test_every_estimator_lowers_to_its_own_program():
         for estimator in ESTIMATORS
     }
     assert len(digests) == len(ESTIMATORS)
+
+
+def test_every_posterior_lowers_to_its_own_program():
+    digests = {
+        fingerprint(small(posterior=posterior, estimator="sgvb_a"))
+        for posterior in POSTERIORS
+    }
+    assert len(digests) == len(POSTERIORS)
+
+
+def test_every_posterior_over_weights_lowers_to_its_own_program():
+    digests = {
+        fingerprint(small(weights=weights, weight_prior=1.0)) for weights in WEIGHTS
+    }
+    assert len(digests) == len(WEIGHTS)
 
 
 def test_every_precision_lowers_to_its_own_program():
@@ -326,6 +353,23 @@ BAD: list[tuple[dict[str, object], str]] = [
     ({"data.scale": 254}, "one of 255, 256"),
     ({"data.name": ""}, "a data set's name"),
     ({"data.num_valid": 0}, "eval.curve=test"),
+    ({"posterior": "gaussian"}, "one of normal, laplace"),
+    ({"posterior": "logistic"}, "no closed form.* set config.estimator=sgvb_a or stl"),
+    ({"posterior": "gamma", "algorithm": "wake_sleep"}, "normal with algorithm"),
+    ({"prior_shape": 2.0}, "0 with posterior=normal"),
+    ({"posterior": "gamma", "prior_shape": -1.0}, "at least 0"),
+    (
+        {"posterior": "student_t", "estimator": "stl", "prior_shape": 1.0},
+        "more than 1 with student_t",
+    ),
+    ({"posterior": "dirichlet", "latent_dim": 1}, "at least 2 with dirichlet"),
+    ({"weights": "bayes"}, "one of point, posterior"),
+    ({"weights": "posterior"}, "set config.weight_prior=1"),
+    ({**VB, "algorithm": "wake_sleep"}, "point with wake_sleep"),
+    ({**VB, "weight_prior_on": "all"}, "matrices with weights=posterior"),
+    ({**VB, "weight_init_scale": 0.0}, "greater than 0"),
+    ({"weight_noise": "shared"}, "local with weights=point"),
+    ({"weight_init_scale": 0.1}, "0.01 with weights=point"),
     ({"optimizer": "adma"}, "an optax optimizer: .*adam"),
     ({"optimizer": "apply_updates"}, "an optax optimizer"),
     ({"optimizer_args": "b3=0.1"}, "optax.adam does not take"),
