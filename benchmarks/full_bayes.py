@@ -41,7 +41,7 @@ def configure(
     config.weight_prior = 0.0 if method == "ML" else options.prior
     if method == "MAP":
         config.weight_prior_on = "all"
-    config.optimizer, config.learning_rate = "adam", 1e-3
+    config.optimizer, config.learning_rate = "adam", 3e-3
     config.batch_size = 100
     config.epochs = max(1, round(options.samples / size))
     config.eval.every = config.checkpoint.every = max(1, config.epochs // 10)

@@ -129,7 +129,7 @@ def base() -> ConfigDict:
         "point"  # posterior: q(theta) on the decoder; posterior_all: on both
     )
     config.weight_noise = "local"  # of q(theta): local, shared
-    config.weight_init_scale = 0.01  # the first standard deviation of q(theta)
+    config.weight_init_scale = 0.1  # the first standard deviation of q(theta)
 
     config.epochs = 50
     config.train_samples = 0  # instead of epochs: 10_000_000 is the paper's 1e7

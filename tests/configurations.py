@@ -1,7 +1,10 @@
 """The small configurations that the tests of programs share."""
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
+from experiments import marginal_likelihood
 from experiments.config import base
 from experiments.validation import validate
 
@@ -31,3 +34,24 @@ def small(**changes: object) -> ConfigDict:
 def flags(**changes: object) -> list[str]:
     """`SMALL` as `--config.FIELD=VALUE` arguments of a command."""
     return [f"--config.{name}={value}" for name, value in {**SMALL, **changes}.items()]
+
+
+def measured(workdir: Path, **changes: object) -> set[str]:
+    """What `experiments.marginal_likelihood` estimates log p(x) of a run with."""
+    options = {
+        "num-points": 4,
+        "importance-samples": 300,
+        "temperatures": 30,
+        "simulated": 2,
+        "gap-points": 2,
+        "gap-steps": 10,
+        "reciprocal-points": 0,
+        "quadrature-points": 0,
+        "leapfrog-steps": 3,
+        "rows": 8,
+        **changes,
+    }
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    assert marginal_likelihood.main([f"--workdir={workdir}", *arguments]) == 0
+    points = workdir / "marginal_likelihood" / "points"
+    return {path.stem for path in points.glob("*.jsonl")} - {"step_sizes"}
