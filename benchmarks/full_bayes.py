@@ -54,6 +54,7 @@ def measure(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """The numbers of a run; it is trained unless it is there."""
     results = workdir / "results.json"
     if not results.exists():
+        workdir.parent.mkdir(parents=True, exist_ok=True)
         mnist.run(config, workdir)
     numbers = json.loads(results.read_text())
     lines = (workdir / "metrics.jsonl").read_text().splitlines()

@@ -203,6 +203,12 @@ def _run(argv: Sequence[str] | None) -> None:
             "this run was trained by MCEM, and has no encoder, which the methods "
             "start from: train with --config.algorithm=aevb or wake_sleep"
         )
+    if opened.config.weights != "point":
+        raise ConfigError(
+            f"this run has a posterior over its weights (config.weights is "
+            f"{opened.config.weights}), and the methods are for one decoder: train "
+            "with --config.weights=point"
+        )
     asked = Asked(
         tasks=options.task,
         masks=options.mask,
