@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["keep_inside", "log1mexp", "safe_exp", "safe_sigmoid", "xlogy"]
+__all__ = ["keep_inside", "log1mexp", "log_ratio", "safe_exp", "safe_sigmoid", "xlogy"]
 
 
 def safe_exp(y: jax.Array) -> jax.Array:
@@ -57,6 +57,12 @@ def log1mexp(x: jax.Array) -> jax.Array:
     is_near = x > -0.6931472
     near, far = jnp.where(is_near, x, -1.0), jnp.where(is_near, -1.0, x)
     return jnp.where(is_near, jnp.log(-jnp.expm1(near)), jnp.log1p(-jnp.exp(far)))
+
+
+def log_ratio(a: jax.Array, b: jax.Array) -> jax.Array:
+    """log(a / b), with the gradients 1/a and −1/b: a quotient's own may overflow."""
+    log = jnp.log(a) - jnp.log(b)
+    return log + jax.lax.stop_gradient(jnp.log(a / b) - log)
 
 
 def xlogy(x: jax.Array | float, y: jax.Array) -> jax.Array:
