@@ -15,9 +15,10 @@ from scipy.special import polygamma
 
 from aevb import reparameterizations as rep
 
-NUM_KS, NUM_ROUNDS = 20_000, 5  # 100 000 draws of each setting
+NUM_DRAWS = 20_000
 FALSE_ALARM = 1e-6
 NUM_SETTINGS = sum(len(case.settings) for case in CASES.values())
+
 each_family = pytest.mark.parametrize("name", CASES)
 
 
@@ -50,35 +51,28 @@ def drawn(name):
     """z, log p(z), and the gradients of both in each parameter, by draw. `[N, J]`"""
     case = CASES[name]
     columns = case.parameters(np.float32, extremes=True)
-    num_rows = NUM_KS
 
     @jax.jit
     def evaluate(key, columns):
-        spread = [jnp.broadcast_to(c, (num_rows, len(c))) for c in columns]
-        family, which = case.make(*spread), range(len(spread))
-        z, pull = jax.vjp(lambda *p: case.make(*p).sample(key), *spread)
-        grads = pull(jnp.ones_like(z))
-
-        def log_probs(*parameters):
+        def draw(*parameters):
             family = case.make(*parameters)
-            return family.log_probs(family.sample(key))
+            z = family.sample(key)
+            return z, family.log_probs(z)
 
-        log_p, pull = jax.vjp(log_probs, *spread)
-        log_grads = pull(jnp.ones_like(log_p))
-        assert family.shape == z.shape
-        return z, log_p, [grads[i] for i in which], [log_grads[i] for i in which]
+        spread = [jnp.broadcast_to(c, (NUM_DRAWS, len(c))) for c in columns]
+        # One linearisation, of z and of log p(z), is pulled back twice.
+        (z, log_p), pull = jax.vjp(draw, *spread)
+        ones, zeros = jnp.ones_like(z), jnp.zeros_like(z)
+        return z, log_p, pull((ones, zeros)), pull((zeros, ones))
 
-    rounds = [
-        evaluate(jax.random.key(seed), [jnp.asarray(c) for c in columns])
-        for seed in range(NUM_ROUNDS)
-    ]
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *rounds)
+    result = evaluate(jax.random.key(0), [jnp.asarray(c) for c in columns])
+    return jax.tree.map(np.asarray, result)
 
 
 @each_family
 def test_draws_are_of_the_distribution_of_scipy(name):
     case = CASES[name]
-    draws = drawn(name)[0][:NUM_KS, : len(case.settings)]
+    draws = drawn(name)[0][:, : len(case.settings)]
     truth = case.frozen()
     top = np.broadcast_to(case.family().ends[1], draws.shape[1:])
 
@@ -86,12 +80,12 @@ def test_draws_are_of_the_distribution_of_scipy(name):
         return truth.cdf(np.minimum(z, top))
 
     distance = ks_distance(draws, cdf)
-    assert np.all(distance < ks_bound(NUM_KS, NUM_SETTINGS + 20)), distance
+    assert np.all(distance < ks_bound(NUM_DRAWS, NUM_SETTINGS + 20)), distance
 
 
 @each_family
 def test_no_draw_is_at_an_end_and_nothing_is_infinite(name):
-    """Of 100 000, shapes from 1e-3 to 1e5; and no gradient is NaN."""
+    """Of 20 000, with shapes from 1e-3 to 1e5; and no gradient is NaN."""
     z, log_p, grads, log_grads = drawn(name)
     columns = CASES[name].parameters(np.float32, extremes=True)
     family = CASES[name].make(*map(jnp.asarray, columns))
@@ -140,7 +134,7 @@ def test_the_pathwise_gradient_is_that_of_the_expectation(name, z_score):
     columns = case.parameters()
     for which, column in enumerate(columns):
         is_finite = np.isfinite(column)
-        step = np.where(is_finite, 1e-4 * np.maximum(np.abs(column), 1e-3), 1)
+        step = np.where(is_finite, 2e-6 * np.maximum(np.abs(column), 1e-2), 1)
         sides = []
         for sign in (-1, 1):
             moved = [
@@ -153,20 +147,23 @@ def test_the_pathwise_gradient_is_that_of_the_expectation(name, z_score):
         has_noise = draws.std(axis=0) > 1e-12 * (1 + np.abs(truth))
         score = np.where(has_noise, 0, (draws.mean(axis=0) - truth) / 1e-7)
         score[has_noise] = z_score(draws[:, has_noise], truth[has_noise])
-        assert np.all(np.abs(score) < bound), (which, score)
+        # A mode at an end has no difference of both sides.
+        is_known = np.isfinite(truth)
+        assert np.all(is_known) or name == "Triangular"
+        assert np.all(np.abs(score[is_known]) < bound), (which, score)
 
 
 def test_dirichlet_marginals_are_beta():
     a = np.float32([0.05, 2.0, 30.0, 1e3])
     draws = np.asarray(
         jax.jit(lambda keys: jax.vmap(rep.Dirichlet(a).sample)(keys))(
-            jax.random.split(jax.random.key(0), NUM_KS)
+            jax.random.split(jax.random.key(0), NUM_DRAWS)
         )
     )
     np.testing.assert_allclose(draws.sum(axis=1), 1, rtol=1e-6)
     a = np.float64(a)
     distance = ks_distance(draws, st.beta(a, a.sum() - a).cdf)
-    assert np.all(distance < ks_bound(NUM_KS, NUM_SETTINGS + 20)), distance
+    assert np.all(distance < ks_bound(NUM_DRAWS, NUM_SETTINGS + 20)), distance
 
 
 def test_dirichlet_at_extreme_concentrations():
@@ -179,7 +176,7 @@ def test_dirichlet_at_extreme_concentrations():
         (log_p, z), grads = jax.value_and_grad(log_prob, has_aux=True)(a)
         return z, log_p, grads, jax.jacobian(lambda a: rep.Dirichlet(a).sample(key))(a)
 
-    keys = jax.random.split(jax.random.key(1), 25_000)
+    keys = jax.random.split(jax.random.key(1), 5_000)
     for a in ([1e-3, 0.01, 3.0], [1e5, 1e-3, 1e-3]):
         result = jax.jit(jax.vmap(evaluate, (None, 0)))(jnp.float32(a), keys)
         assert np.all((result[0] > 0) & (result[0] < 1))
@@ -202,11 +199,11 @@ def test_elliptical_has_its_radius_and_all_directions():
     scale_tril = np.float32([[1.5, 0, 0], [-0.3, 0.7, 0], [0.2, 0.4, 2.0]])
     loc = np.float32([1.0, -2.0, 0.5])
     q = rep.Elliptical(loc, scale_tril, rep.Gamma(jnp.float32(2.0), jnp.float32(0.7)))
-    keys = jax.random.split(jax.random.key(3), NUM_KS)
+    keys = jax.random.split(jax.random.key(3), NUM_DRAWS)
     draws = np.asarray(jax.jit(jax.vmap(q.sample))(keys))
     whitened = np.linalg.solve(np.float64(scale_tril), (draws - np.float64(loc)).T).T
     radius = np.linalg.norm(whitened, axis=1, keepdims=True)
-    bound = ks_bound(NUM_KS, NUM_SETTINGS + 20)
+    bound = ks_bound(NUM_DRAWS, NUM_SETTINGS + 20)
     gamma = st.gamma(2.0, scale=1 / np.float64(np.float32(0.7)))
     assert np.all(ks_distance(np.float32(radius), gamma.cdf) < bound)
     # Archimedes: on the sphere of three dimensions each coordinate is uniform.
@@ -216,7 +213,7 @@ def test_elliptical_has_its_radius_and_all_directions():
         angle = np.arctan2(whitened[:, one], whitened[:, other])[:, None]
         uniform = st.uniform(-np.pi, 2 * np.pi)
         assert np.all(ks_distance(np.float32(angle), uniform.cdf) < bound)
-    assert abs(st.spearmanr(radius[:, 0], cosines[:, 0]).statistic) < 6 / NUM_KS**0.5
+    assert abs(st.spearmanr(radius[:, 0], cosines[:, 0]).statistic) < 6 / NUM_DRAWS**0.5
 
 
 def test_elliptical_gradients_reach_the_radius(z_score):
@@ -243,7 +240,7 @@ A = np.float32([1e-3, 1e-2, 0.1, 0.5, 0.999, 1.0, 3.0, 59.0, 61.0, 1e3, 1e4, 1e6
 
 
 def test_the_implicit_gradient_of_log_gamma_draws_is_trigamma_in_the_mean(z_score):
-    spread = np.broadcast_to(A, (100_000, len(A)))
+    spread = np.broadcast_to(A, (NUM_DRAWS, len(A)))
 
     @jax.jit
     def grads(a):
@@ -273,4 +270,4 @@ def test_the_implicit_gradient_is_exact_draw_by_draw():
     # Where the CDF itself is not 0 or 1 to the differences.
     is_known = np.abs(st.gamma(a).cdf(draw) - 0.5) < 0.499
     error = np.abs(grads / truth - 1)[is_known]
-    assert error.max() < 1e-5, error.max()
+    assert error.max() < 2e-5, error.max()
