@@ -176,7 +176,7 @@ def test_dirichlet_at_extreme_concentrations():
         (log_p, z), grads = jax.value_and_grad(log_prob, has_aux=True)(a)
         return z, log_p, grads, jax.jacobian(lambda a: rep.Dirichlet(a).sample(key))(a)
 
-    keys = jax.random.split(jax.random.key(1), 5_000)
+    keys = jax.random.split(jax.random.key(1), 2_000)
     for a in ([1e-3, 0.01, 3.0], [1e5, 1e-3, 1e-3]):
         result = jax.jit(jax.vmap(evaluate, (None, 0)))(jnp.float32(a), keys)
         assert np.all((result[0] > 0) & (result[0] < 1))
@@ -188,7 +188,7 @@ def test_dirichlet_pathwise_gradient(z_score):
     """E log z_k = ψ(a_k) − ψ(Σ a), with trigammas for a gradient."""
     a = np.float32([0.3, 2.0, 30.0])
     jacobian = jax.jacobian(lambda a, key: jnp.log(rep.Dirichlet(a).sample(key)))
-    keys = jax.random.split(jax.random.key(2), 40_000)
+    keys = jax.random.split(jax.random.key(2), 20_000)
     draws = jax.jit(jax.vmap(jacobian, (None, 0)))(a, keys)
     a = np.float64(a)
     truth = np.diag(polygamma(1, a)) - polygamma(1, a.sum())
