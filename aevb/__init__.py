@@ -114,6 +114,7 @@ from aevb.observations import (
 from aevb.reparameterizations import (
     Affine,
     Beta,
+    Between,
     Cauchy,
     ChiSquared,
     Compose,
@@ -187,6 +188,7 @@ __all__ = [
     "AnnealedEstimate",
     "Bernoulli",
     "Beta",
+    "Between",
     "Cauchy",
     "ChainInfo",
     "Chains",

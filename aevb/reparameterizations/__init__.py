@@ -64,12 +64,17 @@ from aevb.reparameterizations.location_scales import (
     Uniform,
 )
 from aevb.reparameterizations.numerical import TruncatedNormal, numerical_inverse_cdf
+from aevb.reparameterizations.real_line import (
+    Unconstrained,
+    support_of,
+    unconstrained,
+)
 from aevb.reparameterizations.transforms import (
     Affine,
+    Between,
     Compose,
     Exp,
     Identity,
-    Interval,
     Inverse,
     Power,
     Sigmoid,
@@ -78,15 +83,11 @@ from aevb.reparameterizations.transforms import (
     compose,
     interval,
 )
-from aevb.reparameterizations.unconstrained import (
-    Unconstrained,
-    support_of,
-    unconstrained,
-)
 
 __all__ = [
     "Affine",
     "Beta",
+    "Between",
     "Cauchy",
     "ChiSquared",
     "Compose",
@@ -102,7 +103,6 @@ __all__ = [
     "Gompertz",
     "Gumbel",
     "Identity",
-    "Interval",
     "Inverse",
     "InverseCdf",
     "Kumaraswamy",

@@ -19,10 +19,10 @@ from aevb.reparameterizations.records import record
 
 __all__ = [
     "Affine",
+    "Between",
     "Compose",
     "Exp",
     "Identity",
-    "Interval",
     "Inverse",
     "Power",
     "Sigmoid",
@@ -250,7 +250,7 @@ def compose(*transforms: Transform) -> Compose:
 
 
 @record
-class Interval(_Elementwise):
+class Between(_Elementwise):
     """The real line onto (low, high), of ends that are arrays: `interval` makes it.
 
     Each number of an end may be infinite: below a finite end and above none it is
@@ -301,14 +301,14 @@ def interval(low: jax.Array | float, high: jax.Array | float) -> Transform:
       high: its upper end; inf is none.
 
     Returns:
-      `Identity`, `Exp`, `Sigmoid` or what is between; of an array `Interval`.
+      `Identity`, `Exp`, `Sigmoid` or what is between; of an array `Between`.
 
     >>> print(interval(0.0, jnp.inf).forward(jnp.zeros(2)), interval(0.0, jnp.inf))
     [1. 1.] Exp()
     """
     # Under jit and vmap an infinite number is an array like any other.
     if not (isinstance(low, float | int) and isinstance(high, float | int)):
-        return Interval(low, high)
+        return Between(low, high)
     if math.isinf(low) and math.isinf(high):
         return Identity()
     if math.isinf(high):

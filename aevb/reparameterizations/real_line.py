@@ -80,12 +80,14 @@ def unconstrained(
     Raises:
       TypeError: the support of the prior is not known.
 
+    >>> import jax.numpy as jnp
     >>> from aevb import DiagNormal
     >>> from aevb.reparameterizations import Gamma
     >>> prior = Gamma(jnp.ones(1), jnp.ones(1))
     >>> model = unconstrained(lambda x: prior, lambda z: DiagNormal(z, 0 * z), prior)
-    >>> print(model.decode(jnp.zeros(1)).mean, f"{model.prior.log_prob(jnp.zeros(1))}")
-    [1.] -1.0
+    >>> y = jnp.zeros(1)
+    >>> print(model.decode(y).mean, f"{model.prior.log_prob(y):.4f}")
+    [1.] -1.0000
     """
     to_support = support_of(prior) if transform is None else transform
 
