@@ -71,7 +71,7 @@ def divergences(qs, ps):
 
 def quadrature(q, p):
     """∫ (log q − log p)(F⁻¹(u)) du, by the trapezoidal rule over log u / (1 − u)."""
-    t = np.linspace(-45, 45, 20_001)
+    t = np.linspace(-45, 45, 60_001)  # a kink costs its spacing squared
     tail = 1 / (1 + np.exp(np.abs(t)))
     z = np.where(t < 0, q.ppf(tail), q.isf(tail))
     with np.errstate(all="ignore"):
