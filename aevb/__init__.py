@@ -129,6 +129,7 @@ from aevb.observations import (
 from aevb.reparameterizations import (
     Affine,
     Beta,
+    Between,
     Cauchy,
     ChiSquared,
     Compose,
@@ -202,6 +203,7 @@ __all__ = [
     "AnnealedEstimate",
     "Bernoulli",
     "Beta",
+    "Between",
     "Cauchy",
     "ChainInfo",
     "Chains",

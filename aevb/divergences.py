@@ -34,6 +34,7 @@ from aevb.reparameterizations import (
     Uniform,
     Weibull,
 )
+from aevb.reparameterizations.numerics import log_ratio
 
 __all__ = ["kl_divergence"]
 
@@ -91,9 +92,9 @@ def _kl_normal(
 ) -> jax.Array:
     shape_q = normal_shape(loc_q, log_scale_q)
     check_shape("p", normal_shape(loc_p, log_scale_p), shape_q)
-    log_ratio = jnp.broadcast_to(log_scale_q - log_scale_p, shape_q)
+    log_scale = jnp.broadcast_to(log_scale_q - log_scale_p, shape_q)
     distance = (loc_q - loc_p) * jnp.exp(-log_scale_p)
-    return 0.5 * jnp.sum(jnp.exp(2 * log_ratio) + distance**2 - 1 - 2 * log_ratio)
+    return 0.5 * jnp.sum(jnp.exp(2 * log_scale) + distance**2 - 1 - 2 * log_scale)
 
 
 def _full_to_diagonal(q: MultivariateNormal, p: DiagNormal) -> jax.Array:
@@ -156,13 +157,13 @@ def _weibull(d: Any) -> tuple[Any, Any]:
 @_same_shape
 def _gammas(q: Any, p: Any) -> jax.Array:
     (a_q, b_q), (a_p, b_p) = _gamma(q), _gamma(p)
-    log_ratio = jnp.log(b_q / b_p)
+    log_rate = jnp.log(b_q / b_p)
     return (
         (a_q - a_p) * digamma(a_q)
         - lgamma(a_q)
         + lgamma(a_p)
-        + a_p * log_ratio
-        + a_q * jnp.expm1(-log_ratio)
+        + a_p * log_rate
+        + a_q * jnp.expm1(-log_rate)
     )
 
 
@@ -280,7 +281,7 @@ def _uniforms(q: Uniform, p: Uniform) -> jax.Array:
 
 @_same_shape
 def _log_uniforms(q: LogUniform, p: LogUniform) -> jax.Array:
-    inside = jnp.log(jnp.log(p.high / p.low) / jnp.log(q.high / q.low))
+    inside = jnp.log(log_ratio(p.high, p.low) / log_ratio(q.high, q.low))
     return jnp.where(_is_inside(q, p), inside, jnp.inf)
 
 

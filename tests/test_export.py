@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from family_cases import CASES
 from jax import export
 
 import aevb
@@ -100,12 +101,39 @@ def log_likelihoods(key, params, xs):
     return jax.vmap(estimate)(jax.random.split(key, len(xs)), xs)
 
 
+def families(key, columns):
+    """Each family's draws, densities and gradients, in one program."""
+
+    def total(columns):
+        sums = []
+        for case, parameters in zip(CASES.values(), columns, strict=True):
+            q = case.make(*parameters)
+            z = q.sample(key)
+            sums.append(jnp.sum(z) + q.log_prob(z))
+        a = columns[0][0]
+        for q in (
+            aevb.reparameterizations.Dirichlet(a),
+            aevb.reparameterizations.Elliptical(
+                a,
+                jnp.diag(a),
+                aevb.reparameterizations.Exponential(a[0]),
+            ),
+        ):
+            z = q.sample(key)
+            sums.append(jnp.sum(z) + q.log_prob(z))
+        return sum(sums)
+
+    return jax.value_and_grad(total)(columns)
+
+
 def arguments(function):
     match function.__name__:
         case "one_epoch":
             return KEY, make_algorithm(1e-3).init(init(KEY)), PIXELS
         case "runs":
             return jax.random.split(KEY, 2), jnp.array([1e-3, 1e-2]), PIXELS
+        case "families":
+            return KEY, [case.parameters(np.float32) for case in CASES.values()]
         case "log_likelihoods":
             return KEY, init(KEY), (PIXELS[:3] > 127).astype(np.float32)
         case "full_bayes":
@@ -114,7 +142,9 @@ def arguments(function):
             return KEY, params | {"decoder": posterior}, PIXELS
 
 
-@pytest.mark.parametrize("function", [one_epoch, runs, log_likelihoods, full_bayes])
+@pytest.mark.parametrize(
+    "function", [one_epoch, runs, log_likelihoods, full_bayes, families]
+)
 def test_programs_lower_for_tpu_and_cuda_without_the_host(function, standard_promotion):
     exported = export.export(jax.jit(function), platforms=["tpu", "cuda"])(
         *jax.eval_shape(lambda: arguments(function))

@@ -71,6 +71,7 @@ from aevb.reparameterizations.real_line import (
 )
 from aevb.reparameterizations.transforms import (
     Affine,
+    Between,
     Compose,
     Exp,
     Identity,
@@ -86,6 +87,7 @@ from aevb.reparameterizations.transforms import (
 __all__ = [
     "Affine",
     "Beta",
+    "Between",
     "Cauchy",
     "ChiSquared",
     "Compose",

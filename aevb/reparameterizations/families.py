@@ -229,6 +229,7 @@ def transformed(base: Posterior, transform: Transform) -> Transformed:
     Source: section 2.4.
 
     >>> from aevb import DiagNormal
+    >>> from aevb.reparameterizations import Exp
     >>> q = transformed(DiagNormal(jnp.zeros(2), jnp.zeros(2)), Exp())  # log-normal
     >>> print(f"{q.log_prob(jnp.ones(2)):.4f}")
     -1.8379

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from aevb.reparameterizations.families import InverseCdf
 from aevb.reparameterizations.levels import Level
-from aevb.reparameterizations.numerics import log1mexp, safe_exp, xlogy
+from aevb.reparameterizations.numerics import log1mexp, log_ratio, safe_exp, xlogy
 from aevb.reparameterizations.records import record
 
 __all__ = [
@@ -163,9 +163,9 @@ class Weibull(InverseCdf):
         return self.scale * safe_exp(jnp.log(-level.log_q) / self.concentration)
 
     def log_density(self, z: jax.Array) -> jax.Array:
-        k, e = self.concentration, z / self.scale
-        power = safe_exp(k * jnp.log(e))
-        return jnp.log(k / self.scale) + xlogy(k - 1, e) - power
+        k, log = self.concentration, log_ratio(z, jnp.asarray(self.scale))
+        rise = jnp.where(k == 1, 0, (k - 1) * log)
+        return jnp.log(k / self.scale) + rise - safe_exp(k * log)
 
 
 @record
@@ -238,15 +238,23 @@ class LogUniform(InverseCdf):
     @property
     def mean(self) -> jax.Array:
         """(high − low) / log(high / low). `[J]`"""
-        return self._spread((self.high - self.low) / jnp.log(self.high / self.low))
+        return self._spread((self.high - self.low) / self._log_width())
 
     def quantile_at(self, level: Level) -> jax.Array:
-        width = jnp.log(self.high / self.low)
-        step = jnp.exp(level.tail * width)  # from the nearer end
+        step = jnp.exp(level.tail * self._log_width())  # from the nearer end
         return jnp.where(level.is_lower, self.low * step, self.high / step)
 
     def log_density(self, z: jax.Array) -> jax.Array:
-        return -jnp.log(z) - jnp.log(jnp.log(self.high / self.low))
+        return -jnp.log(z) - jnp.log(self._log_width())
+
+    def _log_width(self) -> jax.Array:
+        """log(high / low), of ends whose ratio is infinite in float32 or next to 1."""
+        low, high = jnp.asarray(self.low), jnp.asarray(self.high)
+        is_near = high < 2 * low
+        near = jnp.log1p(jnp.where(is_near, high - low, 0) / low)
+        # The difference of logarithms has the gradients, 1 / high and −1 / low.
+        far = jnp.log(high) - jnp.log(low)
+        return far + jax.lax.stop_gradient(jnp.where(is_near, near - far, 0))
 
 
 Reciprocal = LogUniform

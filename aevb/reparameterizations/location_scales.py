@@ -184,8 +184,11 @@ class Triangular(Quantiles):
     def quantile_at(self, level: Level) -> jax.Array:
         width = self.high - self.low
         rising, falling = self.mode - self.low, self.high - self.mode
-        # A mode at an end leaves one side; a root of 0 there has no gradient.
-        is_rising = level.p * width < rising
+        # A mode at an end leaves one side; a root of 0 there has no gradient. Compared
+        # in the smaller tail: near the upper end p is 1 to rounding.
+        is_rising = jnp.where(
+            level.is_lower, level.p * width < rising, level.q * width >= falling
+        )
         from_low = jnp.sqrt(jnp.where(is_rising, width * rising * level.p, 1))
         from_high = jnp.sqrt(jnp.where(is_rising, 1, width * falling * level.q))
         return jnp.where(is_rising, self.low + from_low, self.high - from_high)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-__all__ = ["keep_inside", "log1mexp", "safe_exp", "safe_sigmoid", "xlogy"]
+__all__ = ["keep_inside", "log1mexp", "log_ratio", "safe_exp", "safe_sigmoid", "xlogy"]
 
 
 def safe_exp(y: jax.Array) -> jax.Array:
@@ -57,6 +57,15 @@ def log1mexp(x: jax.Array) -> jax.Array:
     is_near = x > -0.6931472
     near, far = jnp.where(is_near, x, -1.0), jnp.where(is_near, -1.0, x)
     return jnp.where(is_near, jnp.log(-jnp.expm1(near)), jnp.log1p(-jnp.exp(far)))
+
+
+def log_ratio(a: jax.Array, b: jax.Array) -> jax.Array:
+    """log(a / b) with the gradients 1/a and −1/b, of quotients that overflow as well."""
+    log, ratio = jnp.log(a) - jnp.log(b), a / b
+    # The logarithm of the quotient is the more exact where there is one.
+    is_finite = (ratio > 0) & (ratio < jnp.inf)
+    exact = jnp.where(is_finite, jnp.log(jnp.where(is_finite, ratio, 1)), log)
+    return log + jax.lax.stop_gradient(exact - log)
 
 
 def xlogy(x: jax.Array | float, y: jax.Array) -> jax.Array:

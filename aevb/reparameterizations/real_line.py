@@ -84,8 +84,9 @@ def unconstrained(
     >>> from aevb import DiagNormal, Gamma
     >>> prior = Gamma(jnp.ones(1), jnp.ones(1))
     >>> model = unconstrained(lambda x: prior, lambda z: DiagNormal(z, 0 * z), prior)
-    >>> print(model.decode(jnp.zeros(1)).mean, f"{model.prior.log_prob(jnp.zeros(1))}")
-    [1.] -1.0
+    >>> y = jnp.zeros(1)
+    >>> print(model.decode(y).mean, f"{model.prior.log_prob(y):.4f}")
+    [1.] -1.0000
     """
     to_support = support_of(prior) if transform is None else transform
 

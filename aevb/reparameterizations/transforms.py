@@ -19,6 +19,7 @@ from aevb.reparameterizations.records import record
 
 __all__ = [
     "Affine",
+    "Between",
     "Compose",
     "Exp",
     "Identity",
@@ -248,32 +249,72 @@ def compose(*transforms: Transform) -> Compose:
     return Compose(transforms)
 
 
+@record
+class Between(_Elementwise):
+    """The real line onto (low, high), of ends that are arrays: `interval` makes it.
+
+    Each number of an end may be infinite: below a finite end and above none it is
+    z = low + eʸ, say, and without ends z = y.
+
+    Attributes:
+      low: `[J]`, or what broadcasts to it.
+      high: `[J]`, or what broadcasts to it.
+    """
+
+    low: jax.Array | float
+    high: jax.Array | float
+
+    def forward(self, y: jax.Array) -> jax.Array:
+        low, high, has_low, has_high = self._finite()
+        exp = safe_exp(y)
+        step = jnp.where(has_low & has_high, (high - low) * safe_sigmoid(y), exp)
+        z = jnp.where(has_low, low + step, high - exp)
+        return jnp.where(has_low | has_high, z, y)
+
+    def inverse(self, z: jax.Array) -> jax.Array:
+        low, high, has_low, has_high = self._finite()
+        above = jnp.log(jnp.where(has_low, z - low, 1))
+        below = jnp.log(jnp.where(has_high, high - z, 1))
+        y = jnp.where(has_low, above - below, below)
+        return jnp.where(has_low | has_high, y, z)
+
+    def log_det(self, y: jax.Array) -> jax.Array:
+        low, high, has_low, has_high = self._finite()
+        width = jnp.where(has_low & has_high, high - low, 1)
+        both = jnp.log(width) - softplus(y) - softplus(-y)
+        one = jnp.where(has_low | has_high, y, 0)
+        return jnp.where(has_low & has_high, both, one)
+
+    def _finite(self) -> tuple[jax.Array, ...]:
+        """The ends, 0 for infinite ones, and which of them are finite."""
+        ends = jnp.asarray(self.low), jnp.asarray(self.high)
+        has_low, has_high = map(jnp.isfinite, ends)
+        low, high = jnp.where(has_low, ends[0], 0), jnp.where(has_high, ends[1], 0)
+        return low, high, has_low, has_high
+
+
 def interval(low: jax.Array | float, high: jax.Array | float) -> Transform:
-    """The real line onto an interval: `Identity`, `Exp`, `Sigmoid` and what is between.
+    """The real line onto an interval, with ends or without.
 
     Args:
       low: its lower end; −inf is none.
       high: its upper end; inf is none.
 
     Returns:
-      A transform. An end that is an array is taken to be finite.
+      `Identity`, `Exp`, `Sigmoid` or what is between; of an array `Between`.
 
     >>> print(interval(0.0, jnp.inf).forward(jnp.zeros(2)), interval(0.0, jnp.inf))
     [1. 1.] Exp()
     """
-    has_low, has_high = (
-        isinstance(end, jax.Array) or math.isfinite(end) for end in (low, high)
-    )
-    if has_low and has_high:
-        if isinstance(low, float) and isinstance(high, float) and (low, high) == (0, 1):
-            return Sigmoid()
-        return compose(Sigmoid(), Affine(low, high - low))
-    if has_low:
-        return (
-            Exp()
-            if isinstance(low, float) and low == 0
-            else compose(Exp(), Affine(low))
-        )
-    if has_high:
+    # Under jit and vmap an infinite number is an array like any other.
+    if not (isinstance(low, float | int) and isinstance(high, float | int)):
+        return Between(low, high)
+    if math.isinf(low) and math.isinf(high):
+        return Identity()
+    if math.isinf(high):
+        return Exp() if low == 0 else compose(Exp(), Affine(low))
+    if math.isinf(low):
         return compose(Exp(), Affine(high, -1.0))
-    return Identity()
+    if (low, high) == (0, 1):
+        return Sigmoid()
+    return compose(Sigmoid(), Affine(low, high - low))
