@@ -60,7 +60,7 @@ def log1mexp(x: jax.Array) -> jax.Array:
 
 
 def log_ratio(a: jax.Array, b: jax.Array) -> jax.Array:
-    """log(a / b) with the gradients 1/a and −1/b, of quotients that overflow as well."""
+    """log(a / b), with the gradients 1/a and −1/b, where a / b overflows as well."""
     log, ratio = jnp.log(a) - jnp.log(b), a / b
     # The logarithm of the quotient is the more exact where there is one.
     is_finite = (ratio > 0) & (ratio < jnp.inf)
