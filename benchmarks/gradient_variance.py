@@ -78,7 +78,7 @@ ROWS: list[Row] = [
         "Erlang",
         lambda rate: rep.Erlang(rate, 3),
         {"rate": 1.5},
-        COMPOSITION,
+        f"{INVERSE}, summed",
         "3 uniforms",
     ),
     (
