@@ -16,7 +16,6 @@ from aevb.products import matmul
 from aevb.reparameterizations.families import (
     LocationScale,
     LocationScaleQuantiles,
-    Quantiles,
 )
 from aevb.reparameterizations.gamma_draws import log_gamma_draw
 from aevb.reparameterizations.levels import Level, uniform_level
@@ -26,8 +25,17 @@ from aevb.reparameterizations.records import record
 __all__ = ["Elliptical", "Laplace", "Logistic", "StudentT", "Triangular", "Uniform"]
 
 
+class _Symmetric(LocationScaleQuantiles):
+    """About `loc`, which is the mean."""
+
+    @property
+    def mean(self) -> jax.Array:
+        """Loc. `[J]`"""
+        return self._spread(self.loc)
+
+
 @record
-class Laplace(LocationScaleQuantiles):
+class Laplace(_Symmetric):
     """log p(z) = −|z − loc| / s − log 2s.
 
     Noise: e = ∓log 2t, of the tail t of u ~ U(0, 1).
@@ -40,11 +48,6 @@ class Laplace(LocationScaleQuantiles):
     loc: jax.Array
     scale: jax.Array
 
-    @property
-    def mean(self) -> jax.Array:
-        """Loc. `[J]`"""
-        return self._spread(self.loc)
-
     def standard_quantile_at(self, level: Level) -> jax.Array:
         size = -jnp.log(2 * level.tail)
         return jnp.where(level.is_lower, -size, size)
@@ -54,7 +57,7 @@ class Laplace(LocationScaleQuantiles):
 
 
 @record
-class Logistic(LocationScaleQuantiles):
+class Logistic(_Symmetric):
     """log p(z) = −e − 2 log(1 + exp(−e)) − log s, e = (z − loc) / s.
 
     Noise: e = log u − log(1 − u): an inverse CDF too, and in the paper's list twice.
@@ -66,11 +69,6 @@ class Logistic(LocationScaleQuantiles):
 
     loc: jax.Array
     scale: jax.Array
-
-    @property
-    def mean(self) -> jax.Array:
-        """Loc. `[J]`"""
-        return self._spread(self.loc)
 
     def standard_quantile_at(self, level: Level) -> jax.Array:
         return level.log_p - level.log_q
@@ -118,8 +116,41 @@ class StudentT(LocationScale):
         return -normaliser - (df + 1) / 2 * log
 
 
+class _BetweenEnds(LocationScaleQuantiles):
+    """A standard member on (0, 1): the location is `low`, the scale is the width."""
+
+    low: jax.Array
+    high: jax.Array
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        return jnp.asarray(self.low), jnp.asarray(self.high)
+
+    @property
+    def loc(self) -> jax.Array:  # type: ignore[override]
+        """The lower end. `[J]`"""
+        return self.low
+
+    @property
+    def scale(self) -> jax.Array:  # type: ignore[override]
+        """The width. `[J]`"""
+        return self.high - self.low
+
+    def standard_distance(self, level: Level) -> tuple[jax.Array, jax.Array]:
+        """From which end e is told, whether from 0, and how far it is from there."""
+        raise NotImplementedError
+
+    def draw(self, key: jax.Array) -> jax.Array:
+        return self.quantile_at(uniform_level(key, self.shape, self.dtype))
+
+    def quantile_at(self, level: Level) -> jax.Array:
+        is_from_low, distance = self.standard_distance(level)
+        step = self.scale * distance
+        return jnp.where(is_from_low, self.low + step, self.high - step)
+
+
 @record
-class Uniform(Quantiles):
+class Uniform(_BetweenEnds):
     """log p(z) = −log(high − low) between the ends.
 
     Noise: u ~ U(0, 1), the standard member; z = low + (high − low) u.
@@ -133,27 +164,19 @@ class Uniform(Quantiles):
     high: jax.Array
 
     @property
-    def ends(self) -> tuple[Any, Any]:
-        return jnp.asarray(self.low), jnp.asarray(self.high)
-
-    @property
     def mean(self) -> jax.Array:
         """The middle. `[J]`"""
         return self._spread((self.low + self.high) / 2)
 
-    def draw(self, key: jax.Array) -> jax.Array:
-        return self.quantile_at(uniform_level(key, self.shape, self.dtype))
+    def standard_distance(self, level: Level) -> tuple[jax.Array, jax.Array]:
+        return level.is_lower, level.tail
 
-    def quantile_at(self, level: Level) -> jax.Array:
-        step = (self.high - self.low) * level.tail
-        return jnp.where(level.is_lower, self.low + step, self.high - step)
-
-    def log_density(self, z: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(-jnp.log(self.high - self.low), jnp.shape(z))
+    def standard_log_density(self, e: jax.Array) -> jax.Array:
+        return jnp.zeros_like(e)
 
 
 @record
-class Triangular(Quantiles):
+class Triangular(_BetweenEnds):
     """A density that rises straight from `low` to `mode` and falls straight to `high`.
 
     Noise: e of the standard member on (0, 1), whose mode is c, by its inverse CDF;
@@ -170,28 +193,19 @@ class Triangular(Quantiles):
     high: jax.Array
 
     @property
-    def ends(self) -> tuple[Any, Any]:
-        return jnp.asarray(self.low), jnp.asarray(self.high)
-
-    @property
     def mean(self) -> jax.Array:
         """(low + mode + high) / 3. `[J]`"""
         return self._spread((self.low + self.mode + self.high) / 3)
 
-    def draw(self, key: jax.Array) -> jax.Array:
-        return self.quantile_at(uniform_level(key, self.shape, self.dtype))
-
-    def quantile_at(self, level: Level) -> jax.Array:
-        width = self.high - self.low
-        rising, falling = self.mode - self.low, self.high - self.mode
+    def standard_distance(self, level: Level) -> tuple[jax.Array, jax.Array]:
+        rising = (self.mode - self.low) / self.scale
+        falling = (self.high - self.mode) / self.scale
         # A mode at an end leaves one side; a root of 0 there has no gradient. Compared
         # in the smaller tail: near the upper end p is 1 to rounding.
-        is_rising = jnp.where(
-            level.is_lower, level.p * width < rising, level.q * width >= falling
-        )
-        from_low = jnp.sqrt(jnp.where(is_rising, width * rising * level.p, 1))
-        from_high = jnp.sqrt(jnp.where(is_rising, 1, width * falling * level.q))
-        return jnp.where(is_rising, self.low + from_low, self.high - from_high)
+        is_rising = jnp.where(level.is_lower, level.p < rising, level.q >= falling)
+        area = jnp.where(is_rising, rising * level.p, falling * level.q)
+        root = jnp.sqrt(jnp.where(area > 0, area, 1))
+        return is_rising, jnp.where(area > 0, root, 0)
 
     def log_density(self, z: jax.Array) -> jax.Array:
         width = self.high - self.low
