@@ -235,6 +235,12 @@ def _notes(result: Result) -> list[str]:
             f"Pixels are binary, P(1) = byte / {config.data.scale}, {how} with a fixed "
             "key."
         )
+    if config.weights != "point":
+        notes.append(
+            "The weights have a posterior q(theta), with the prior N(0, "
+            f"{config.weight_prior:g}²): the bound is its mean over q(theta), and log "
+            "p(x) is the predictive one, log E p(x|theta). Pictures are of the means."
+        )
     notes.append(
         f"Matrix products: {config.precision} in training and in the bound, "
         f"{config.eval.precision} in log p(x)."
