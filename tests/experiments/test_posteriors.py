@@ -39,19 +39,24 @@ def test_zeros_stand_for_the_prior(name):
     p = aevb.prior_or_normal(family.prior, jnp.zeros(3))
     if name == "weibull":  # of the gamma prior with a concentration of 1
         assert isinstance(p, aevb.Gamma)
-    zs = jax.vmap(p.sample)(jax.random.split(jax.random.key(0), 20))
-    np.testing.assert_allclose(
-        jax.vmap(q.log_prob)(zs), jax.vmap(p.log_prob)(zs), rtol=1e-5, atol=1e-5
-    )
-    if name not in GENERIC_POSTERIORS:
-        np.testing.assert_allclose(aevb.kl_divergence(q, p), 0, atol=1e-5)
+
+    @jax.jit
+    def evaluate(q, p, keys):
+        zs = jax.vmap(p.sample)(keys)
+        has_kl = name not in GENERIC_POSTERIORS
+        kl = aevb.kl_divergence(q, p) if has_kl else jnp.zeros(())
+        return jax.vmap(q.log_prob)(zs), jax.vmap(p.log_prob)(zs), kl
+
+    of_q, of_p, kl = evaluate(q, p, jax.random.split(jax.random.key(0), 20))
+    np.testing.assert_allclose(of_q, of_p, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(kl, 0, atol=1e-5)
 
 
 @each_posterior
 def test_the_decoder_gets_numbers_of_mean_0_and_deviation_1(name):
     family = family_of(configure(name, latent_dim=3))
     p = aevb.prior_or_normal(family.prior, jnp.zeros(3))
-    zs = jax.vmap(p.sample)(jax.random.split(jax.random.key(1), 20_000))
+    zs = jax.jit(jax.vmap(p.sample))(jax.random.split(jax.random.key(1), 20_000))
     inputs = (zs - family.loc) / family.scale
     # Standard errors: 0.007 of the mean; of the deviation up to 0.1 (log-normal).
     np.testing.assert_allclose(jnp.mean(inputs, 0), 0, atol=0.035)
@@ -61,7 +66,7 @@ def test_the_decoder_gets_numbers_of_mean_0_and_deviation_1(name):
 
 @each_posterior
 def test_log_likelihood_on_the_real_line_is_that_of_a_grid(name, dataset):
-    """Importance sampling on real numbers, and annealing for two, against a grid."""
+    """Importance sampling on real numbers, and annealing for one, against a grid."""
     latent_dim = 2 if name == "dirichlet" else 1
     built = program.build(configure(name, latent_dim=latent_dim), dataset)
     model = built.likelihood_model
@@ -81,7 +86,7 @@ def test_log_likelihood_on_the_real_line_is_that_of_a_grid(name, dataset):
                 encode, decode, key, x, num_samples=4000, **given
             )
         ]
-        if name in ("beta", "dirichlet"):
+        if name == "dirichlet":
             path = {"temperatures": aevb.sigmoid_temperatures(30), "num_chains": 100}
             found.append(
                 aevb.annealed_log_likelihood(
@@ -109,10 +114,10 @@ def test_the_bound_says_what_is_known_of_each_dimension(name, dataset):
         assert found.kl_per_dim.shape == (0,)
 
 
-def test_a_run_with_a_bounded_latent_from_training_to_its_sandwich(tmp_path):
-    """Trained, reported, and its log p(x) sampled, annealed and simulated."""
+def test_a_run_with_a_bounded_latent_from_training_to_annealing(tmp_path):
+    """Trained, reported, and its log p(x) sampled and annealed."""
     workdir = tmp_path / "run"
-    mnist.run(configure("beta", epochs=2), workdir)
+    mnist.run(configure("beta", epochs=1), workdir)
     assert (workdir / "report.html").exists()
-    names = measured(workdir)
-    assert names == {"importance-300", "annealed-30", "sandwich-30"}
+    names = measured(workdir, simulated=0)
+    assert names == {"importance-300", "annealed-30"}

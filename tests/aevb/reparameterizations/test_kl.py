@@ -53,7 +53,7 @@ def pairs():
             for kinds in (of_q, of_p)
         ]
         found += [(q, p) for q in names[0] for p in names[1]]
-    elsewhere = {"MultivariateNormal", "Bernoulli", "Dirichlet"}
+    elsewhere = {"MultivariateNormal", "Bernoulli", "Dirichlet", "Product"}
     return [pair for pair in dict.fromkeys(found) if not elsewhere & set(pair)]
 
 
@@ -136,7 +136,7 @@ def test_dirichlet(float64, z_score):
         z = q.sample(key)
         return q.log_prob(z) - p.log_prob(z)
 
-    draws = log_ratio(jax.random.split(jax.random.key(0), 40_000))
+    draws = log_ratio(jax.random.split(jax.random.key(0), 4_000))
     assert abs(z_score(draws, aevb.kl_divergence(q, p))) < 4.9
     np.testing.assert_allclose(aevb.kl_divergence(q, q), 0, atol=1e-14)
     # Of two dimensions it is that of betas.

@@ -30,7 +30,6 @@ LATENTS = {
         rows([0.0, 0.5], 1.0),
     ),
 }
-each_latent = pytest.mark.parametrize("name", LATENTS)
 
 
 def decode(z):
@@ -42,7 +41,8 @@ def families(name):
     return make(*q), make(*p)
 
 
-@each_latent
+# Weibull has the transform of Gamma, which is what differs here.
+@pytest.mark.parametrize("name", [name for name in LATENTS if name != "Weibull"])
 def test_log_weights_are_the_same_on_the_real_line(name):
     """Draw for draw: T(y) is z, and log p(x, y) − log q(y|x) is log p(x, z) − log q."""
 
@@ -60,7 +60,7 @@ def test_log_weights_are_the_same_on_the_real_line(name):
         real, y = jax.vmap(partial(of, model.encode, model.decode, model.prior))(keys)
         return log_w, z, real, jax.vmap(model.transform.forward)(y)
 
-    keys = jax.random.split(jax.random.key(0), 1000)
+    keys = jax.random.split(jax.random.key(0), 300)
     log_w, z, real, back = log_weights(*families(name), keys)
     np.testing.assert_allclose(back, z, rtol=2e-5, atol=1e-6)
     # Of z next to 1 the rounding of z itself is that of 1 − z: y knows more.
@@ -68,7 +68,7 @@ def test_log_weights_are_the_same_on_the_real_line(name):
     assert np.all(np.abs(real - log_w) < 2e-4 + 1e-4 * np.abs(log_w) + rounding)
 
 
-@pytest.mark.parametrize("name", ["Gamma", "Dirichlet", "LogNormal", "Weibull"])
+@pytest.mark.parametrize("name", ["Gamma", "Dirichlet", "Weibull"])
 def test_the_bounds_take_any_family(name):
     """Of q = p the weights are p(x|z); gradients reach every parameter."""
     q, p = families(name)
@@ -120,15 +120,10 @@ def test_the_bound_with_a_closed_kl_is_the_generic_one_in_the_mean(name, z_score
         generic = aevb.elbo_generic(*arguments, key, X, prior=p)
         return closed.value - generic.value
 
-    draws = difference(jax.random.split(jax.random.key(2), 20_000))
+    draws = difference(jax.random.split(jax.random.key(2), 4_000))
     assert abs(z_score(draws, 0.0)) < 4.9
 
 
-# One dimension, with an answer by quadrature: the prior and its log density.
-ANSWERED = {
-    "Gamma": rep.Gamma(*rows([2.0], [1.0])),
-    "TruncatedNormal": rep.TruncatedNormal(*rows([0.0], [1.0], [0.5], [jnp.inf])),
-}
 SEEN = jnp.array([0.9])
 
 
@@ -152,15 +147,15 @@ def answer(prior):
     return np.log(weight.sum()), np.array(moments)
 
 
-@pytest.mark.parametrize("name", ANSWERED)
-def test_posterior_draws_and_annealing_agree_with_quadrature(name, z_score):
-    prior = ANSWERED[name]
+def test_posterior_draws_and_annealing_agree_with_quadrature(z_score):
+    """Of one dimension, with a gamma prior."""
+    prior = rep.Gamma(*rows([2.0], [1.0]))
     log_p_x, moments = answer(prior)
 
     @jax.jit
     def evaluate(prior):
         model = rep.unconstrained(lambda x: prior, decode_one, prior)
-        keys = jax.random.split(jax.random.key(3), 400)
+        keys = jax.random.split(jax.random.key(3), 200)
         draws = aevb.sample_posterior(
             model.decode,
             jax.random.key(4),
@@ -177,7 +172,7 @@ def test_posterior_draws_and_annealing_agree_with_quadrature(name, z_score):
             SEEN,
             prior=model.prior,
             temperatures=aevb.linear_temperatures(8),
-            num_chains=2000,
+            num_chains=1000,
             step_size=0.5,
             num_leapfrog_steps=3,
         )
