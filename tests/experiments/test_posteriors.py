@@ -64,7 +64,10 @@ def test_the_decoder_gets_numbers_of_mean_0_and_deviation_1(name):
     np.testing.assert_allclose(jnp.std(inputs, 0), 1, atol=loose)
 
 
-@each_posterior
+# Of those on the real line as they are, Laplace.
+@pytest.mark.parametrize(
+    "name", [n for n in POSTERIORS if n not in {"normal", "logistic", "student_t"}]
+)
 def test_log_likelihood_on_the_real_line_is_that_of_a_grid(name, dataset):
     """Importance sampling on real numbers, and annealing for one, against a grid."""
     latent_dim = 2 if name == "dirichlet" else 1
@@ -83,7 +86,7 @@ def test_log_likelihood_on_the_real_line_is_that_of_a_grid(name, dataset):
         given = {"prior": prior}
         found = [
             aevb.importance_log_likelihood(
-                encode, decode, key, x, num_samples=4000, **given
+                encode, decode, key, x, num_samples=2000, **given
             )
         ]
         if name == "dirichlet":
@@ -114,10 +117,9 @@ def test_the_bound_says_what_is_known_of_each_dimension(name, dataset):
         assert found.kl_per_dim.shape == (0,)
 
 
-def test_a_run_with_a_bounded_latent_from_training_to_annealing(tmp_path):
-    """Trained, reported, and its log p(x) sampled and annealed."""
+def test_a_run_with_a_bounded_latent_from_training_to_its_log_likelihood(tmp_path):
+    """Trained, reported, and its log p(x) sampled."""
     workdir = tmp_path / "run"
     mnist.run(configure("beta", epochs=1), workdir)
     assert (workdir / "report.html").exists()
-    names = measured(workdir, simulated=0)
-    assert names == {"importance-300", "annealed-30"}
+    assert measured(workdir, temperatures=0) == {"importance-300"}

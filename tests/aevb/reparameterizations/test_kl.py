@@ -69,9 +69,9 @@ def divergences(qs, ps):
     ]
 
 
-def quadrature(q, p):
+def quadrature(q, p, num_points):
     """∫ (log q − log p)(F⁻¹(u)) du, by the trapezoidal rule over log u / (1 − u)."""
-    t = np.linspace(-45, 45, 60_001)  # a kink costs its spacing squared
+    t = np.linspace(-45, 45, num_points)
     tail = 1 / (1 + np.exp(np.abs(t)))
     z = np.where(t < 0, q.ppf(tail), q.isf(tail))
     with np.errstate(all="ignore"):
@@ -87,7 +87,9 @@ def test_every_pair_is_its_quadrature(float64):
     ps = [make(name, row[1]) for (_, name), row in zip(PAIRS, rows, strict=True)]
     assert len(PAIRS) > 35
     for pair, row, (value, grads) in zip(PAIRS, rows, divergences(qs, ps), strict=True):
-        truth = quadrature(frozen(pair[0], row[0]), frozen(pair[1], row[1]))
+        # A kink costs the spacing squared.
+        num_points = 60_001 if "Laplace" in pair else 4001
+        truth = quadrature(frozen(pair[0], row[0]), frozen(pair[1], row[1]), num_points)
         assert value == pytest.approx(truth, rel=2e-6, abs=1e-7), pair
         assert value > 0, pair
         for leaf in jax.tree.leaves(grads):
@@ -136,14 +138,14 @@ def test_dirichlet(float64, z_score):
         z = q.sample(key)
         return q.log_prob(z) - p.log_prob(z)
 
+    kl = jax.jit(aevb.kl_divergence)
     draws = log_ratio(jax.random.split(jax.random.key(0), 4_000))
-    assert abs(z_score(draws, aevb.kl_divergence(q, p))) < 4.9
-    np.testing.assert_allclose(aevb.kl_divergence(q, q), 0, atol=1e-14)
+    assert abs(z_score(draws, kl(q, p))) < 4.9
+    np.testing.assert_allclose(kl(q, q), 0, atol=1e-14)
     # Of two dimensions it is that of betas.
     q, p = (rep.Dirichlet(jnp.array(a)) for a in ([0.7, 2.0], [1.5, 0.4]))
     betas = (rep.Beta(*(a.reshape(1) for a in d.concentration)) for d in (q, p))
-    truth = aevb.kl_divergence(*betas)
-    np.testing.assert_allclose(aevb.kl_divergence(q, p), truth, rtol=1e-12)
+    np.testing.assert_allclose(kl(q, p), kl(*betas), rtol=1e-12)
 
 
 def test_it_is_infinite_where_p_does_not_hold_q():
@@ -163,12 +165,12 @@ def test_it_is_the_sum_over_dimensions():
     q = rep.Gamma(jnp.array([2.0, 3.0]), jnp.array([1.0, 0.5]))
     p = rep.Gamma(jnp.array([1.0, 0.7]), jnp.array([2.0, 0.5]))
     rows = [jax.tree.map(lambda leaf, i=i: leaf[i], (q, p)) for i in range(2)]
-    total = sum(aevb.kl_divergence(*row) for row in rows)
-    np.testing.assert_allclose(aevb.kl_divergence(q, p), total, rtol=1e-6)
+    kl = jax.jit(aevb.kl_divergence)
+    np.testing.assert_allclose(kl(q, p), sum(kl(*row) for row in rows), rtol=1e-6)
     # One number serves every dimension.
     one = rep.Gamma(jnp.array([2.0, 2.0]), jnp.float32(1.0))
     full = rep.Gamma(jnp.array([2.0, 2.0]), jnp.ones(2))
-    assert aevb.kl_divergence(one, p) == aevb.kl_divergence(full, p)
+    np.testing.assert_allclose(kl(one, p), kl(full, p), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
