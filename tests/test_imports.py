@@ -33,9 +33,9 @@ each_module = pytest.mark.parametrize("name", sorted(AEVB))
 CHAIN = [
     {"types", "products"},
     {"distributions"},
+    {"calls"},
     {"reparameterizations"},
     {"divergences"},
-    {"calls"},
     {"estimators"},
     {"marginal", "objectives", "observations"},
     {"full_bayes", "imputation"},

@@ -97,7 +97,7 @@ def full_bayes_objective(
     >>> print(bool(value == found.bound), found.weights_kl)
     True 0.0
     """
-    if num_datapoints != math.inf:
+    if not (isinstance(num_datapoints, float) and num_datapoints == math.inf):
         num_datapoints = check_count("num_datapoints", num_datapoints)
     num_weight_samples = check_count("num_weight_samples", num_weight_samples)
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from aevb.calls import check_count
 from aevb.reparameterizations.families import InverseCdf
 from aevb.reparameterizations.levels import Level
 from aevb.reparameterizations.normal_tails import (
@@ -173,7 +174,8 @@ def numerical_inverse_cdf(
       A pytree distribution with `sample`, `log_prob` and `quantile`.
 
     Raises:
-      ValueError: the bracket is not finite or not increasing.
+      ValueError: the bracket is not finite or not increasing, or `num_steps` is not a
+        positive integer.
 
     Source: section 2.4 (the end of its first strategy); Figurnov et al., arXiv
     1805.08498, for the gradient.
@@ -191,4 +193,5 @@ def numerical_inverse_cdf(
             f"bracket is {bracket}, expected two finite numbers that increase: choose "
             "ends beyond which there is no mass to speak of"
         )
+    num_steps = check_count("num_steps", num_steps)
     return _Numerical(parameters, cdf, log_density, (low, high), num_steps)

@@ -16,16 +16,15 @@ def safe_exp(y: jax.Array) -> jax.Array:
     has to find room below infinity.
     """
     info = jnp.finfo(jnp.result_type(y))
-    low, high = jnp.log(info.tiny) + 0.01, jnp.log(info.max) - math.log(1e9)
-    return jnp.exp(jnp.clip(y, low.astype(info.dtype), high.astype(info.dtype)))
+    low, high = math.log(float(info.tiny)) + 0.01, math.log(float(info.max) / 1e9)
+    return jnp.exp(jnp.clip(y, low, high))
 
 
 def safe_sigmoid(y: jax.Array) -> jax.Array:
     """1 / (1 + e⁻ʸ), kept above 0 and below 1; there, no gradient."""
     info = jnp.finfo(jnp.result_type(y))
     # At the upper end 1 − z is one unit in the last place.
-    high = -jnp.log(info.epsneg).astype(info.dtype)
-    low = (jnp.log(info.tiny) + 0.01).astype(info.dtype)
+    low, high = math.log(float(info.tiny)) + 0.01, -math.log(float(info.epsneg))
     z = jax.nn.sigmoid(jnp.clip(y, low, high))
     return jnp.minimum(z, jnp.asarray(1 - info.epsneg, info.dtype))
 

@@ -127,6 +127,23 @@ CALLS = {
     "pareto_k": (partial(aevb.pareto_k, jnp.zeros(30)), {"num_samples": 30}),
     "linear_temperatures": (aevb.linear_temperatures, {"num_temperatures": 4}),
     "sigmoid_temperatures": (aevb.sigmoid_temperatures, {"num_temperatures": 4}),
+    "numerical_inverse_cdf": (
+        partial(
+            aevb.numerical_inverse_cdf,
+            jax.scipy.stats.norm.cdf,
+            jax.scipy.stats.norm.logpdf,
+            bracket=(-9.0, 9.0),
+        ),
+        {"num_steps": 3},
+    ),
+    "full_bayes_objective": (
+        partial(aevb.full_bayes_objective, lambda w, key, x: (w, None)),
+        {"num_datapoints": 3, "num_weight_samples": 2},
+    ),
+    "evidence_bound": (
+        partial(aevb.evidence_bound, Z, jnp.zeros(())),
+        {"num_datapoints": 3},
+    ),
     "bernoulli_decoder": (
         partial(testing.bernoulli_decoder, KEY),
         {"latent_dim": 2, "data_dim": 3},
