@@ -85,8 +85,13 @@ class Family:
     def log_probs(self, z: jax.Array) -> jax.Array:
         """The terms of `log_prob`, in nats; −inf outside the support. `[J]`"""
         check_shape("z", jnp.shape(z), self.shape)
-        low, high = self.ends
-        is_inside = (z >= low) & (z <= high)
+        is_inside = jnp.ones(jnp.shape(z), bool)
+        # Nothing is compared with an infinity that is there always.
+        for end, compare in zip(
+            self.ends, (jnp.greater_equal, jnp.less_equal), strict=True
+        ):
+            if isinstance(end, jax.Array) or math.isfinite(end):
+                is_inside &= compare(z, end)
         somewhere = self.support.forward(jnp.zeros_like(z))
         log_density = self.log_density(jnp.where(is_inside, z, somewhere))
         return jnp.where(is_inside, log_density, -jnp.inf)
