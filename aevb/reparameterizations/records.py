@@ -19,9 +19,21 @@ def static() -> Any:
 def record(cls: type[_Class]) -> type[_Class]:
     """Makes a class a frozen dataclass and a pytree whose leaves are its fields."""
     cls = dataclass(frozen=True)(cls)
-    described = fields(cls)  # type: ignore[arg-type]
-    return jax.tree_util.register_dataclass(
-        cls,
-        data_fields=[f.name for f in described if not f.metadata.get("static")],
-        meta_fields=[f.name for f in described if f.metadata.get("static")],
-    )
+    described: Any = fields(cls)  # type: ignore[arg-type]
+    data = [f.name for f in described if not f.metadata.get("static")]
+    meta = [f.name for f in described if f.metadata.get("static")]
+
+    def flatten(record: Any) -> tuple[tuple, tuple]:
+        children = (
+            (jax.tree_util.GetAttrKey(name), getattr(record, name)) for name in data
+        )
+        return tuple(children), tuple(getattr(record, name) for name in meta)
+
+    def unflatten(values: tuple, children: Any) -> Any:
+        named = [*zip(data, children, strict=True), *zip(meta, values, strict=True)]
+        return cls(**dict(named))
+
+    # Not by `register_dataclass`: with it a jitted function of JAX 0.10.2 now and then
+    # takes one class for another of as many fields, and runs its program.
+    jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
+    return cls
