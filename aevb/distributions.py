@@ -10,7 +10,6 @@ terms, so it raises an error.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aevb.products import matmul
+from aevb.records import record
 from aevb.types import PyTree
 
 __all__ = [
@@ -34,8 +34,7 @@ __all__ = [
 _LOG_2PI = math.log(2 * math.pi)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class DiagNormal:
     """The Gaussian with diagonal covariance, N(z; loc, diag exp(2 log_scale)).
 
@@ -93,8 +92,7 @@ class DiagNormal:
         return jax.tree.map(leaf, z, self.loc, self.log_scale)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Bernoulli:
     """Independent Bernoulli variables, from logits (Appendix C.1).
 
@@ -139,8 +137,7 @@ class Bernoulli:
         check_binary(x)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class MultivariateNormal:
     """The Gaussian with full covariance, N(z; loc, L Lᵀ).
 
@@ -176,8 +173,7 @@ class MultivariateNormal:
         return -0.5 * jnp.sum(eps**2 + _LOG_2PI) - log_det
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Product:
     """Independent parts, p(z) = Π_k p_k(z_k): z is a dict or a tuple of the z_k.
 

@@ -1,19 +1,18 @@
 """What z may be, by an encoder and several guesses of x."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from aevb.calls import call_encode, prior_or_normal
+from aevb.records import record
 from aevb.types import Encode, Posterior, PyTree
 
 __all__ = ["EncoderMixture", "encoder_mixture"]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class EncoderMixture:
     """What `encoder_mixture` returns, a distribution over z.
 

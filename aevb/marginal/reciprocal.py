@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import jax
@@ -12,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from aevb.distributions import MultivariateNormal
 from aevb.estimators import log_joint
 from aevb.products import matmul
+from aevb.records import record
 from aevb.types import Decode, Posterior, PyTree
 
 __all__ = [
@@ -49,8 +49,7 @@ class ReciprocalEstimate(NamedTuple):
     std_error: jax.Array
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class KernelDensity:
     """A Gaussian kernel density: (1/L) Σ_l N(z; z_l, S Sᵀ).
 

@@ -12,7 +12,6 @@ Source: Kingma, Salimans and Welling, arXiv 1506.02557.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -23,6 +22,7 @@ from jax import lax
 from aevb.calls import prior_or_normal
 from aevb.distributions import DiagNormal
 from aevb.full_bayes import Reparameterization
+from aevb.records import record
 from aevb.types import Posterior, PyTree
 
 __all__ = [
@@ -33,8 +33,7 @@ __all__ = [
 ]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class LocalWeights:
     """A draw of a network's weights, known by what it does to one input.
 

@@ -1,6 +1,6 @@
 """The channel of linear measurements: averages of blocks, blur, projections."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from aevb.distributions import DiagNormal, MultivariateNormal
 from aevb.observations.channel import check_all, of_kind
 from aevb.products import matmul
+from aevb.records import record
 from aevb.types import Likelihood
 
 __all__ = ["Pooled", "pooled"]
@@ -51,8 +52,7 @@ def pooled(matrix: jax.Array | np.ndarray, scale: jax.Array | float) -> "Pooled"
     return Pooled(jnp.asarray(matrix), scale, apart)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Pooled:
     """What `pooled` returns.
 
@@ -115,8 +115,7 @@ class Pooled:
         return jnp.linalg.cholesky(matmul(half, half.T) + jnp.diag(noise))
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class _Corrected:
     """p(x|z, y) of linear measurements: a draw of p(x, y|z), and its y put right."""
 

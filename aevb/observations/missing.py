@@ -1,6 +1,5 @@
 """The channel in which some dimensions of x are not seen."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aevb.observations.channel import check_broadcasts
+from aevb.records import record
 from aevb.types import Likelihood, PyTree
 
 __all__ = ["Masked", "masked"]
@@ -46,8 +46,7 @@ def masked(observed: PyTree) -> "Masked":
     return Masked(observed)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Masked:
     """What `masked` returns.
 
@@ -103,8 +102,7 @@ def _sum_all(tree: PyTree) -> jax.Array:
     return jax.tree.reduce(jnp.add, jax.tree.map(jnp.sum, tree))
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class _Factors:
     """Some of the independent factors of a likelihood; 0 in the other dimensions."""
 
@@ -142,8 +140,7 @@ class _Factors:
             check(jax.tree.map(choose, self.chosen, y))
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class _Seen:
     """y of a given x; certain."""
 
@@ -183,8 +180,7 @@ def _same(y: jax.Array, x: jax.Array, seen: jax.Array) -> jax.Array:
     return (y == x) | (jnp.abs(y - x) <= tolerance * size)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class _Filled:
     """y with the rest of p(x|z)."""
 

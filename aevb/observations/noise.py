@@ -1,12 +1,11 @@
 """Channels of noise in each dimension: flipped pixels, Gaussian noise."""
 
-from dataclasses import dataclass
-
 import jax
 import jax.numpy as jnp
 
 from aevb.distributions import Bernoulli, DiagNormal
 from aevb.observations.channel import check_all, check_broadcasts, of_kind
+from aevb.records import record
 from aevb.types import Likelihood
 
 __all__ = ["Flipped", "Noisy", "flipped", "noisy"]
@@ -36,8 +35,7 @@ def flipped(rate: jax.Array | float) -> "Flipped":
     return Flipped(rate)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Flipped:
     """What `flipped` returns.
 
@@ -96,8 +94,7 @@ def noisy(scale: jax.Array | float) -> "Noisy":
     return Noisy(scale)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Noisy:
     """What `noisy` returns.
 

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from aevb.distributions import DiagNormal, check_shape, softplus
+from aevb.records import record, static
 from aevb.reparameterizations.families import Composition, Family
 from aevb.reparameterizations.gamma_draws import log_gamma_draw
 from aevb.reparameterizations.levels import uniform_level
 from aevb.reparameterizations.numerics import safe_exp, xlogy
-from aevb.reparameterizations.records import record, static
 from aevb.reparameterizations.transforms import (
     Affine,
     Exp,

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from aevb.distributions import check_shape
+from aevb.records import record, static
 from aevb.reparameterizations.levels import (
     Level,
     lower_level,
@@ -26,7 +27,6 @@ from aevb.reparameterizations.levels import (
     upper_level,
 )
 from aevb.reparameterizations.numerics import keep_inside
-from aevb.reparameterizations.records import record, static
 from aevb.reparameterizations.transforms import Transform, interval
 from aevb.types import Posterior
 

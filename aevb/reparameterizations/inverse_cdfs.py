@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from aevb.records import record
 from aevb.reparameterizations.families import InverseCdf
 from aevb.reparameterizations.levels import Level
 from aevb.reparameterizations.numerics import log1mexp, log_ratio, safe_exp, xlogy
-from aevb.reparameterizations.records import record
 
 __all__ = [
     "Cauchy",

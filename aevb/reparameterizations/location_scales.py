@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from aevb.distributions import check_shape, softplus
 from aevb.products import matmul
+from aevb.records import record
 from aevb.reparameterizations.families import (
     LocationScale,
     LocationScaleQuantiles,
@@ -20,7 +21,6 @@ from aevb.reparameterizations.families import (
 from aevb.reparameterizations.gamma_draws import log_gamma_draw
 from aevb.reparameterizations.levels import Level, uniform_level
 from aevb.reparameterizations.numerics import safe_exp
-from aevb.reparameterizations.records import record
 
 __all__ = ["Elliptical", "Laplace", "Logistic", "StudentT", "Triangular", "Uniform"]
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from aevb.calls import check_count
+from aevb.records import record, static
 from aevb.reparameterizations.families import InverseCdf
 from aevb.reparameterizations.levels import Level
 from aevb.reparameterizations.normal_tails import (
@@ -22,7 +23,6 @@ from aevb.reparameterizations.normal_tails import (
     log_upper_tail,
     tail_excess,
 )
-from aevb.reparameterizations.records import record, static
 
 __all__ = ["TruncatedNormal", "numerical_inverse_cdf"]
 

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from aevb.distributions import softplus
+from aevb.records import record
 from aevb.reparameterizations.numerics import keep_inside, safe_exp, safe_sigmoid
-from aevb.reparameterizations.records import record
 
 __all__ = [
     "Affine",
