@@ -341,7 +341,7 @@ def weighted_draw(
     if stop_score and jax.tree_util.all_leaves([q]):
         raise TypeError(
             f"stop_score needs encode(x) to be a pytree, got {type(q).__name__}: "
-            "register it with jax.tree_util.register_dataclass"
+            "register it, or decorate it with aevb.records.record"
         )
     scored = jax.lax.stop_gradient(q) if stop_score else q
     return WeightedDraw(

@@ -29,7 +29,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import mnist
-from experiments.config import base
+from experiments.config import base, validate
 from experiments.errors import CheckpointError
 from experiments.processes.interruption import StopRequest
 from experiments.program import build, load_dataset
@@ -37,7 +37,6 @@ from experiments.storage.atomic import read_json
 from experiments.storage.checkpoints import Checkpoints
 from experiments.training import loop as training
 from experiments.training.epochs import all_finite
-from experiments.validation import validate
 
 
 def small(**changes: object) -> ConfigDict:

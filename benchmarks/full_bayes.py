@@ -20,9 +20,8 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments import mnist
-from experiments.config import base
+from experiments.config import base, validate
 from experiments.reports.style import DPI, INK, LINES, save_png
-from experiments.validation import validate
 
 METHODS = {"ML": "point", "MAP": "point", "VB": "posterior"}
 SIZES = (100, 1000, 10_000, 50_000)

@@ -14,10 +14,9 @@ from typing import NoReturn
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from experiments.config import base, flatten
+from experiments.config import base, flatten, validate
 from experiments.errors import DONE, ConfigError, ExperimentError, StoppedError
 from experiments.processes import distributed
-from experiments.validation import validate
 
 __all__ = ["CONFIGS", "asks_for_help", "exit_codes", "integers", "main", "parse"]
 

@@ -5,8 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from experiments import marginal_likelihood
-from experiments.config import base
-from experiments.validation import validate
+from experiments.config import base, validate
 
 SMALL = {
     "data.num_train": 320,

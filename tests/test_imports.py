@@ -63,14 +63,10 @@ LAYERS = [
     {"training"},
     {"evaluation"},
     {"program"},
-    {"algorithms"},
-    {"models"},
-    {"posteriors"},
     {"data"},
     {"storage"},
     {"processes"},
     {"configs"},
-    {"validation"},
     {"config", "keys", "arguments"},
     {"errors"},
 ]
@@ -252,8 +248,7 @@ def test_the_commands_are_alone_at_the_top_of_experiments():
     modules = {part(name) for name in top} - folders
     assert modules == {
         "mnist", "frey_face", "paper", "sweep", "marginal_likelihood", "reconstruct",
-        "verify", "cli", "single", "program", "models", "posteriors", "algorithms",
-        "validation", "config", "keys", "arguments", "errors",
+        "verify", "cli", "single", "keys", "arguments", "errors",
     }  # fmt: skip
     rooms = {part(name) for name in EXPERIMENTS} - {""}
     assert rooms == set.union(*LAYERS)

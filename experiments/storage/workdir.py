@@ -20,12 +20,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.config import base, flatten
+from experiments.config import base, flatten, validate
 from experiments.errors import WorkdirError
 from experiments.processes.distributed import is_writer
 from experiments.storage.atomic import read_json, write_json
 from experiments.storage.lock import locked
-from experiments.validation import validate
 
 __all__ = [
     "check_continues",

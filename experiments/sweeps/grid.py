@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.config import optimizer_arguments
+from experiments.config import optimizer_arguments, validate
 from experiments.errors import ConfigError
-from experiments.validation import validate
 
 __all__ = [
     "OPTIMIZER",

@@ -18,7 +18,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import aevb
-from experiments.algorithms import Hyperparameters
 from experiments.errors import StoppedError
 from experiments.evaluation.bounds import BoundEvaluation, bound_evaluator
 from experiments.evaluation.estimators import importance
@@ -31,7 +30,7 @@ from experiments.evaluation.points import (
 from experiments.keys import run_key
 from experiments.processes import distributed
 from experiments.processes.interruption import StopRequest
-from experiments.program import Program, initial_state
+from experiments.program import Hyperparameters, Program, initial_state
 from experiments.storage.checkpoints import Checkpoints
 from experiments.sweeps.begun import read_begun
 from experiments.sweeps.grid import OPTIMIZER, Run, traced

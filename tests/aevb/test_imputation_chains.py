@@ -1,6 +1,5 @@
 """The kernels that move z and x: identities, laws, errors."""
 
-from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -20,6 +19,7 @@ from exact_answers import (
 from jax import export
 
 import aevb
+from aevb.records import record
 
 LINEAR = linear_case("masked")
 
@@ -58,8 +58,7 @@ def test_the_collapsed_chain_accepts_what_comes_from_the_posterior_of_y():
     np.testing.assert_allclose(info.acceptance, 1, rtol=1e-4)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@record
 class Certain:
     """z is x; of a constant density, so that it is always accepted."""
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from experiments.config import validate
 from experiments.errors import ConfigError
 from experiments.reproduction import training
 from experiments.reproduction.protocol import SECTIONS, panels, read_sections
-from experiments.validation import validate
 
 
 @pytest.mark.parametrize("samples", [10_000, 1_000_000, 100_000_000])

@@ -29,7 +29,7 @@ def test_a_copy_has_the_same_sum_wherever_it_is(copy):
     [
         "aevb/train.py",
         "aevb/marginal/annealed.py",
-        "experiments/config.py",
+        "experiments/config/fields.py",
         "experiments/configs/paper.py",
         "experiments/data/idx.py",
         "experiments/evaluation/points.py",

@@ -181,7 +181,7 @@ def test_a_streamed_run_goes_on_within_an_epoch(
 
 def test_streaming_is_chosen_by_size_or_by_the_field(monkeypatch):
     assert not built(wide()).is_streamed
-    monkeypatch.setattr("experiments.program.STREAM_BYTES", 1000)
+    monkeypatch.setattr("experiments.program.assembly.STREAM_BYTES", 1000)
     assert built(wide()).is_streamed
     assert not built(wide(**{"data.stream": "never"})).is_streamed
     with pytest.raises(ConfigError, match=r"binarization=dynamic or .*stream=never"):

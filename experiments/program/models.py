@@ -15,7 +15,7 @@ from aevb import nets
 from experiments.config import ACTIVATIONS, INITIALIZERS
 from experiments.data import Dataset
 from experiments.errors import ConfigError
-from experiments.posteriors import Family, family_of
+from experiments.program.posteriors import Family, family_of
 
 __all__ = [
     "build_model",

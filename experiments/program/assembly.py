@@ -15,12 +15,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import aevb
-from experiments.algorithms import ALGORITHMS, Hyperparameters, sixteen_bits
 from experiments.data import Dataset, load
 from experiments.errors import ConfigError
 from experiments.keys import Stream, initial_key, stream_key
-from experiments.models import build_model, draw_weights, likelihood_model
-from experiments.posteriors import family_of
+from experiments.program.algorithms import ALGORITHMS, Hyperparameters, sixteen_bits
+from experiments.program.models import build_model, draw_weights, likelihood_model
+from experiments.program.posteriors import family_of
 
 __all__ = [
     "Program",

@@ -13,7 +13,7 @@ import aevb
 from experiments import data, mnist, program
 from experiments.config import GENERIC_POSTERIORS, POSTERIORS
 from experiments.evaluation.bounds import bound_evaluator
-from experiments.posteriors import family_of
+from experiments.program.posteriors import family_of
 
 # optax.adam raises a float to an integer power.
 pytestmark = pytest.mark.usefixtures("standard_promotion", "cache")

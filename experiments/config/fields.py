@@ -1,8 +1,8 @@
 """The configuration of a training run: every field, its default and its check.
 
 A file in `experiments/configs/` starts from `base()` and changes fields; the command
-line changes them again (`--config.latent_dim=20`); `experiments.validation` then looks
-at every value before anything is compiled.
+line changes them again (`--config.latent_dim=20`); `validate` then looks at every value
+before anything is compiled.
 """
 
 import ast
@@ -55,7 +55,7 @@ WEIGHT_PRIORS = ("matrices", "encoder_biases", "all")
 ESTIMATORS = ("sgvb_a", "sgvb_b", "stl", "iwae")
 SCHEDULES = ("constant", "cosine", "burda")
 BINARIZATIONS = ("dynamic", "static", "grey")
-# Families of q(z|x), each with its prior: `experiments.posteriors`.
+# Families of q(z|x), each with its prior: `experiments.program.posteriors`.
 POSTERIORS = (
     "normal",
     "laplace",

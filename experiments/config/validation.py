@@ -7,8 +7,8 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict
 
-from experiments import config as fields
-from experiments.config import base, flatten, get_field, optimizer_arguments
+from experiments.config import fields
+from experiments.config.fields import base, flatten, get_field, optimizer_arguments
 from experiments.errors import ConfigError
 
 __all__ = ["validate"]

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import algorithms, data, program
+from experiments import data, program
 from experiments.config import base
+from experiments.program import algorithms
 
 # optax.adagrad counts its steps in int32.
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -161,7 +162,7 @@ def test_a_remembering_loader_reads_the_same_data_once(monkeypatch):
         reads.append(config.data.num_valid)
         return object()
 
-    monkeypatch.setattr(program, "load_dataset", load)
+    monkeypatch.setattr(program.assembly, "load_dataset", load)
     loader, config = program.remembering_loader(), base()
     first = loader(config)
     config.seed = 3  # of no matter to the data

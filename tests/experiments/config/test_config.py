@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 import aevb
 from experiments import data, program
-from experiments.config import (
+from experiments.config import validate
+from experiments.config.fields import (
     ALGORITHMS,
     ESTIMATORS,
     POSTERIORS,
@@ -31,7 +32,6 @@ from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.workdir import held
 from experiments.training import runner
 from experiments.training.result import Result
-from experiments.validation import validate
 
 pytestmark = [
     pytest.mark.usefixtures("cache"),

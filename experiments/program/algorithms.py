@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 import aevb
 from aevb import baselines
 from experiments.config import optimizer_arguments
-from experiments.models import reparameterization
+from experiments.program.models import reparameterization
 
 __all__ = [
     "ALGORITHMS",
