@@ -11,6 +11,7 @@ if not os.environ.get("AEVB_TEST_DEFAULT_FLAGS"):
         os.environ.get("XLA_FLAGS", "")
         + " --xla_backend_optimization_level=0"
         + " --xla_llvm_disable_expensive_passes=true"
+        + " --xla_cpu_parallel_codegen_split_count=1"  # the workers fill the cores
     )
     # Half of the time again. Newer versions do not have it, and abort at its name.
     if version("jaxlib").startswith("0.10."):

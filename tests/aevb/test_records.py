@@ -34,10 +34,7 @@ def test_one_compiled_function_takes_no_class_for_another():
         aevb.LogNormal, aevb.Weibull, aevb.Gamma,
     ]  # fmt: skip
     distributions = [kind(jnp.ones(1), jnp.ones(1)) for kind in kinds]
-    z = jnp.full(1, 1.5)
-    expected = [d.log_prob(z) for d in distributions]
-    log_probs = jax.jit(lambda d, zs: jax.vmap(d.log_prob)(zs))
-    for size in range(2, 32):
-        zs = jnp.tile(z, (size, 1))
-        for d, value in zip(distributions, expected, strict=True):
-            np.testing.assert_allclose(log_probs(d, zs), value, rtol=1e-5)
+    which = jax.jit(lambda d, x: x + kinds.index(type(d)))
+    for size in range(2, 42):
+        for index, d in enumerate(distributions):
+            np.testing.assert_array_equal(which(d, np.zeros(size)), index)
