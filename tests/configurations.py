@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 from ml_collections import ConfigDict
 
 from experiments import marginal_likelihood
 from experiments.config import base, validate
+from experiments.evaluation import annealing
 
 SMALL = {
     "data.num_train": 320,
@@ -51,6 +53,9 @@ def measured(workdir: Path, **changes: object) -> set[str]:
         **changes,
     }
     arguments = [f"--{name}={value}" for name, value in options.items()]
-    assert marginal_likelihood.main([f"--workdir={workdir}", *arguments]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(annealing, "_TUNED_TEMPERATURES", 30)
+        patch.setattr(annealing, "_TUNED_POINTS", 4)
+        assert marginal_likelihood.main([f"--workdir={workdir}", *arguments]) == 0
     points = workdir / "marginal_likelihood" / "points"
     return {path.stem for path in points.glob("*.jsonl")} - {"step_sizes"}
