@@ -16,7 +16,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
@@ -125,36 +124,39 @@ def table(options: argparse.Namespace) -> None:
 def latents(options: argparse.Namespace) -> None:
     """The evidence bound and log p(x) against the number of latent dimensions."""
     size, rows = options.sizes[0], {}
+    name = f"latents-{size}-{options.prior:g}"
+    print("| N_z | evidence bound / N | train bound | test bound | test log p(x) |")
+    print("|---|---|---|---|---|")
     for latent_dim in LATENTS:
-        name = f"latents-{size}-{options.prior:g}-{latent_dim}"
-        config = configure("VB", size, 0, options, latent_dim)
-        rows[latent_dim] = measure(config, options.workdir / name)
-        found = rows[latent_dim]
-        print(
-            f"| {latent_dim} | {found['evidence'] / size:.2f} | {found['bound']:.2f} "
-            f"| {found['log p(x)']:.2f} |",
-            flush=True,
-        )
-    draw(rows, size, options.workdir / "latents.png")
+        found = [
+            measure(
+                configure("VB", size, seed, options, latent_dim),
+                options.workdir
+                / f"latents-{size}-{options.prior:g}-{latent_dim}-{seed}",
+            )
+            for seed in range(options.seeds)
+        ]
+        rows[latent_dim] = [
+            [row["evidence"] / size for row in found],
+            *([row[name] for row in found] for name in ("train", "bound", "log p(x)")),
+        ]
+        cells = " | ".join(map(cell, rows[latent_dim]))
+        print(f"| {latent_dim} | {cells} |", flush=True)
+    draw(rows, options.workdir / f"{name}.png")
 
 
-def draw(rows: dict[int, dict[str, Any]], size: int, path: Path) -> None:
-    """Two panels with one horizontal axis."""
+def draw(rows: dict[int, list[list[float]]], path: Path) -> None:
+    """Two panels with one horizontal axis; a point a seed, a line through the means."""
     figure = Figure((8, 3.4), dpi=DPI, facecolor="white", layout="constrained")
-    panels = figure.subplots(1, 2)
-    dims = np.array(list(rows))
-    evidence = np.array([row["evidence"] / size for row in rows.values()])
-    test = np.array([row["log p(x)"] for row in rows.values()])
-    for axes, values, title in zip(
-        panels,
-        (evidence, test),
-        ("evidence bound, nats an image", "test log p(x), nats an image"),
-        strict=True,
-    ):
-        axes.plot(dims, values, "o-", color=LINES[0])
+    titles = ("evidence bound, nats an image", "test log p(x), nats an image")
+    for axes, which, title in zip(figure.subplots(1, 2), (0, 3), titles, strict=True):
+        values = [row[which] for row in rows.values()]
+        axes.plot([*rows], [statistics.mean(v) for v in values], color=LINES[0])
+        for latent_dim, of_seeds in zip(rows, values, strict=True):
+            axes.plot([latent_dim] * len(of_seeds), of_seeds, "o", color=LINES[0])
         axes.set_title(title, color=INK, fontsize=10)
         axes.set_xlabel("latent dimensions")
-        axes.set_xticks(dims)
+        axes.set_xticks([*rows])
     save_png(figure, path)
 
 
