@@ -58,6 +58,7 @@ LAYERS = [
     },
     {"cli", "single"},
     {"reports"},
+    {"trained"},
     {"reproduction", "restoration"},
     {"sweeps"},
     {"training"},

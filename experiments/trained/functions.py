@@ -1,0 +1,85 @@
+"""The functions of a run as a user calls them, of one datapoint and pure."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import aevb
+from experiments.evaluation.annealing import prior_of
+from experiments.evaluation.bounds import datapoint_bound
+from experiments.program import Program, binarize
+from experiments.trained.arrays import Bound, Codes, Pixels, Sampled
+
+__all__ = ["binarizer", "bounder", "decoder", "encoder", "sampler"]
+
+# Of a q(z|x) whose standard deviation has no closed form here.
+_SPREAD_DRAWS = 1000
+
+
+def binarizer(scale: int) -> Callable[..., jax.Array]:
+    """`draw(key, index, image [D] uint8) -> x [D]`, binary."""
+
+    def draw(key: jax.Array, index: jax.Array, image: jax.Array) -> jax.Array:
+        own = jax.random.fold_in(key, index)
+        return binarize(own, image, scale).astype(jnp.float32)
+
+    return draw
+
+
+def encoder(program: Program, num_draws: int) -> Callable[..., Codes]:
+    """`encode((params, key), index, x [D]) -> Codes`, with `num_draws` draws."""
+
+    def encode(shared: Any, index: jax.Array, x: jax.Array) -> Codes:
+        params, key = shared
+        q: Any = program.model.encode(params, x)
+        draw_key, spread_key = jax.random.split(jax.random.fold_in(key, index))
+        draws = jax.vmap(q.sample)(jax.random.split(draw_key, num_draws))
+        if isinstance(q, aevb.DiagNormal):
+            return Codes(q.mean, jnp.exp(q.log_scale), draws)
+        keys = jax.random.split(spread_key, _SPREAD_DRAWS)
+        return Codes(q.mean, jnp.std(jax.vmap(q.sample)(keys), axis=0), draws)
+
+    return encode
+
+
+def decoder(program: Program) -> Callable[..., Pixels]:
+    """`decode(params, z [J]) -> Pixels`."""
+
+    def decode(params: Any, z: jax.Array) -> Pixels:
+        p: Any = program.model.decode(params, z)
+        if isinstance(p, aevb.DiagNormal):
+            return Pixels(p.mean, jnp.exp(p.log_scale))
+        return Pixels(p.mean, jnp.sqrt(p.mean * (1 - p.mean)))
+
+    return decode
+
+
+def sampler(program: Program, latent_dim: int) -> Callable[..., Sampled]:
+    """`sample((params, key), index) -> Sampled`."""
+    x = jnp.zeros(program.test.shape[1])
+
+    def sample(shared: Any, index: jax.Array) -> Sampled:
+        params, key = shared
+        z_key, x_key = jax.random.split(jax.random.fold_in(key, index))
+        if program.has_encoder:
+            prior = prior_of(program.model, params, x)
+        else:
+            zeros = jnp.zeros(latent_dim)
+            prior = aevb.prior_or_normal(program.model.prior(params), zeros)
+        z = prior.sample(z_key)
+        p: Any = program.model.decode(params, z)
+        return Sampled(z, p.mean, p.sample(x_key).astype(jnp.float32))
+
+    return sample
+
+
+def bounder(program: Program) -> Callable[..., Bound]:
+    """`bound(params, index, x [D]) -> Bound`, with the noise of the report."""
+
+    def bound(params: Any, index: jax.Array, x: jax.Array) -> Bound:
+        elbo, _ = datapoint_bound(program, params, index, x)
+        return Bound(elbo.value, elbo.reconstruction, elbo.kl)
+
+    return bound
