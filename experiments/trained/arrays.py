@@ -38,8 +38,8 @@ class Codes(NamedTuple):
 
     Attributes:
       mean: `[n, J]` E_q[z].
-      std: `[n, J]` the standard deviation of q; of a family other than the Gaussian
-        that of 1000 draws.
+      std: `[n, J]` the standard deviation of q; where it has no closed form (Weibull,
+        Kumaraswamy) that of 1000 draws.
       draws: `[n, S, J]` of q; S is 0 unless draws were asked for.
     """
 

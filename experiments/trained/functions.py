@@ -14,7 +14,7 @@ from experiments.trained.arrays import Bound, Codes, Pixels, Sampled
 
 __all__ = ["binarizer", "bounder", "decoder", "encoder", "sampler"]
 
-# Of a q(z|x) whose standard deviation has no closed form here.
+# Of a q(z|x) whose variance is not known in closed form: Weibull, Kumaraswamy.
 _SPREAD_DRAWS = 1000
 
 
@@ -38,6 +38,8 @@ def encoder(program: Program, num_draws: int) -> Callable[..., Codes]:
         draws = jax.vmap(q.sample)(jax.random.split(draw_key, num_draws))
         if isinstance(q, aevb.DiagNormal):
             return Codes(q.mean, jnp.exp(q.log_scale), draws)
+        if hasattr(q, "variance"):
+            return Codes(q.mean, jnp.sqrt(q.variance), draws)
         keys = jax.random.split(spread_key, _SPREAD_DRAWS)
         return Codes(q.mean, jnp.std(jax.vmap(q.sample)(keys), axis=0), draws)
 

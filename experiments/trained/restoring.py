@@ -95,7 +95,7 @@ def restore(
 
     binary = config.likelihood == "bernoulli"
     average = average_pixels(program.train, scale, binary=binary)
-    return batched(
+    found = batched(
         ("restore", jax.tree.structure(observe), method, budget),
         one,
         (opened.params, average, key),
@@ -104,3 +104,5 @@ def restore(
         observe,
         batch_size=8,
     )
+    # A mean of numbers that weights of rounding sum to, a probability all the same.
+    return found._replace(mean=np.clip(found.mean, 0, 1)) if binary else found

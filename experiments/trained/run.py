@@ -132,9 +132,8 @@ class TrainedRun:
         return self._split(self._program.valid, self.dataset.valid.labels)
 
     def _split(self, images: np.ndarray, labels: np.ndarray | None) -> Images:
-        xs = self._batched(
-            "to_input", lambda _, x: self._program.to_input(x), None, images
-        )
+        to_input = self._program.to_input
+        xs = self._batched("to_input", lambda _, x: to_input(x), None, images)
         return Images(self._shaped(xs), labels)
 
     def binarize(self, key: jax.Array, images: ArrayLike) -> Array:
@@ -308,7 +307,9 @@ class TrainedRun:
             inputs = np.where(mask, flat, np.zeros((), flat.dtype))
         inputs = self._likely_inputs(inputs, is_likelihood=True)
         observe = jax.vmap(aevb.masked)(mask)
-        return self._restore(inputs, observe, key, method, num_chains, num_steps)
+        found = self._restore(inputs, observe, key, method, num_chains, num_steps)
+        seen = self._shaped(mask)  # exact, where a weighted mean is rounded
+        return found._replace(mean=np.where(seen, self._shaped(inputs), found.mean))
 
     def restore(
         self,
@@ -324,8 +325,7 @@ class TrainedRun:
 
         Args:
           ys: images, as they are seen.
-          observe: `aevb.flipped(0.1)`, `aevb.noisy(0.3)`, or a channel of your own (see
-            `aevb.Channel`) from images to images.
+          observe: `aevb.flipped(0.1)`, or any `aevb.Channel` from images to images.
           key: consumed; image i has `fold_in(key, i)`.
           method: of `trained.RESTORERS`.
           num_chains: of Markov chains, or of what is resampled.
@@ -333,13 +333,12 @@ class TrainedRun:
 
         Raises:
           ValueError: an argument cannot be.
-          ConfigError: the run has no encoder, no likelihood, or a posterior over its
-            weights.
+          ConfigError: as of `impute`.
         """
-        is_binary = self.config.likelihood == "bernoulli"
-        flat = np.asarray(ys).reshape(len(np.asarray(ys)), -1).astype(np.float32)
-        if is_binary:
+        if self.config.likelihood == "bernoulli":
             flat = self._likely_inputs(ys, is_likelihood=True)
+        else:
+            flat = np.asarray(ys, np.float32).reshape(len(np.asarray(ys)), -1)
         observe = jax.tree.map(
             lambda leaf: np.broadcast_to(leaf, (len(flat), *np.shape(leaf))), observe
         )
