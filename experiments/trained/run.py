@@ -147,8 +147,7 @@ class TrainedRun:
           ValueError: they are not images of the run's shape.
         """
         flat = as_bytes(images, self.image_shape)
-        function = binarizer(self.config.data.scale)
-        rows = np.arange(len(flat)), flat
+        function, rows = binarizer(self.config.data.scale), (np.arange(len(flat)), flat)
         return self._shaped(self._batched("binarize", function, key, *rows))
 
     def encode(
