@@ -5,14 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 import aevb
 from experiments.evaluation.annealing import prior_of
 from experiments.evaluation.bounds import datapoint_bound
+from experiments.evaluation.estimators import importance
 from experiments.program import Program, binarize
-from experiments.trained.arrays import Bound, Codes, Pixels, Sampled
+from experiments.trained.arrays import Bound, Codes, Likelihood, Pixels, Sampled
 
-__all__ = ["binarizer", "bounder", "decoder", "encoder", "sampler"]
+__all__ = ["binarizer", "bounder", "decoder", "encoder", "likelihooder", "sampler"]
 
 # Of a q(z|x) whose variance is not known in closed form: Weibull, Kumaraswamy.
 _SPREAD_DRAWS = 1000
@@ -75,6 +77,31 @@ def sampler(program: Program, latent_dim: int) -> Callable[..., Sampled]:
         return Sampled(z, p.mean, p.sample(x_key).astype(jnp.float32))
 
     return sample
+
+
+def likelihooder(
+    program: Program, fields: ConfigDict, num_samples: int
+) -> Callable[..., Likelihood]:
+    """`estimate((params, key), index, x [D]) -> Likelihood`, by importance sampling.
+
+    Args:
+      program: of the run.
+      fields: `config.eval`.
+      num_samples: K.
+    """
+    function = importance(
+        program.likelihood_model,
+        num_samples=num_samples,
+        chunk_size=fields.chunk_size,
+        batch_size=fields.batch_size,
+    ).function
+
+    def estimate(shared: Any, index: jax.Array, x: jax.Array) -> Likelihood:
+        params, key = shared
+        found = function(params, jax.random.fold_in(key, index), x)
+        return Likelihood(*(found[name] for name in Likelihood._fields))
+
+    return estimate
 
 
 def bounder(program: Program) -> Callable[..., Bound]:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["as_bytes", "as_codes", "as_inputs", "as_observed", "as_rows"]
+__all__ = ["as_bytes", "as_codes", "as_indices", "as_inputs", "as_observed"]
 
 
 def as_inputs(xs: ArrayLike, image_shape: tuple[int, ...], scale: int) -> np.ndarray:
@@ -115,23 +115,18 @@ def as_bytes(images: ArrayLike, image_shape: tuple[int, ...]) -> np.ndarray:
     return images.reshape(len(images), -1)
 
 
-def as_rows(rows: ArrayLike | None, count: int) -> np.ndarray:
-    """Checks which of `count` rows are meant; None are all. `[n]` integers
+def as_indices(indices: ArrayLike | None, count: int) -> np.ndarray:
+    """Checks the indices of `count` rows; None are 0, 1, ... `[n]` integers
 
     Raises:
-      ValueError: they are not whole numbers from 0 to count - 1.
+      ValueError: they are not as many whole numbers of 0 or more.
     """
-    if rows is None:
+    if indices is None:
         return np.arange(count)
-    indices = np.asarray(rows)
-    if indices.ndim != 1 or indices.dtype.kind not in "iu" or not len(indices):
+    found = np.asarray(indices)
+    if found.shape != (count,) or found.dtype.kind not in "iu" or found.min() < 0:
         raise ValueError(
-            f"rows is {indices.dtype} of shape {indices.shape}, expected a list of "
-            "whole numbers"
+            f"indices is {found.dtype} of shape {found.shape}, expected {count} whole "
+            "numbers of 0 or more, one for each image"
         )
-    if indices.min() < 0 or indices.max() >= count:
-        raise ValueError(
-            f"rows has numbers from {indices.min()} to {indices.max()}, expected 0 to "
-            f"{count - 1}: there are {count} images"
-        )
-    return indices
+    return found

@@ -30,7 +30,6 @@ def restore(
     batched: Batched,
     ys: np.ndarray,
     observe: Any,
-    *,
     key: jax.Array,
     method: str,
     num_chains: int,

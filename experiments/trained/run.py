@@ -1,7 +1,6 @@
 """A trained run, opened to be used."""
 
 import json
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ from numpy.typing import ArrayLike
 import aevb
 from experiments.data import Dataset
 from experiments.errors import ConfigError
-from experiments.evaluation.estimators import importance
-from experiments.evaluation.points import Measured, point_evaluator
+from experiments.keys import Stream, stream_key
 from experiments.storage.atomic import read_json
 from experiments.trained.arrays import (
     Array,
@@ -28,13 +26,20 @@ from experiments.trained.arrays import (
     Sampled,
 )
 from experiments.trained.batches import Batched
-from experiments.trained.functions import binarizer, bounder, decoder, encoder, sampler
+from experiments.trained.functions import (
+    binarizer,
+    bounder,
+    decoder,
+    encoder,
+    likelihooder,
+    sampler,
+)
 from experiments.trained.inputs import (
     as_bytes,
     as_codes,
+    as_indices,
     as_inputs,
     as_observed,
-    as_rows,
 )
 from experiments.trained.restoring import restore
 from experiments.training.opened import Opened, load_run
@@ -90,7 +95,6 @@ class TrainedRun:
         self._program = opened.program
         self._opened = opened
         self._batched = Batched()
-        self._likelihoods: dict[tuple[int, int], Callable[..., Measured]] = {}
 
     def __repr__(self) -> str:
         """One line: the data, the latent dimensions, the checkpoint."""
@@ -151,14 +155,20 @@ class TrainedRun:
         return self._shaped(self._batched("binarize", function, key, *rows))
 
     def encode(
-        self, xs: ArrayLike, *, num_draws: int = 0, key: jax.Array | None = None
+        self,
+        xs: ArrayLike,
+        *,
+        num_draws: int = 0,
+        key: jax.Array | None = None,
+        indices: ArrayLike | None = None,
     ) -> Codes:
         """q(z|x).
 
         Args:
           xs: images.
           num_draws: draws of each q.
-          key: of the draws; row i has `fold_in(key, i)`.
+          key: of the draws; an image has `fold_in(key, index)`.
+          indices: `[n]` of the images; None are 0, 1, ...
 
         Raises:
           ValueError: xs are no images of the run's shape, or draws have no key.
@@ -172,7 +182,7 @@ class TrainedRun:
                 "key=jax.random.key(0)"
             )
         shared = self.params, jax.random.key(0) if key is None else key
-        rows = np.arange(len(inputs)), inputs
+        rows = as_indices(indices, len(inputs)), inputs
         function = encoder(self._program, num_draws)
         return self._batched(("encode", num_draws), function, shared, *rows)
 
@@ -214,13 +224,12 @@ class TrainedRun:
         """
         return self.decode(self.encode(xs).mean)
 
-    def bound(self, xs: ArrayLike, *, rows: ArrayLike | None = None) -> Bound:
+    def bound(self, xs: ArrayLike, *, indices: ArrayLike | None = None) -> Bound:
         """The variational bound. For `run.test.xs` it is the report's.
 
         Args:
           xs: images; binary, where the run's pixels are.
-          rows: which of them; None are all. Row i has its own noise, whichever others
-            there are.
+          indices: `[n]` of the images, which have their noise; None are 0, 1, ...
 
         Raises:
           ValueError: xs are no images of the run's kind.
@@ -228,25 +237,24 @@ class TrainedRun:
         """
         self._check_encoder()
         inputs = self._likely_inputs(xs, is_likelihood=False)
-        indices = as_rows(rows, len(inputs))
-        function = bounder(self._program)
-        return self._batched("bound", function, self.params, indices, inputs[indices])
+        rows = as_indices(indices, len(inputs)), inputs
+        return self._batched("bound", bounder(self._program), self.params, *rows)
 
     def log_likelihood(
         self,
         xs: ArrayLike,
         *,
-        rows: ArrayLike | None = None,
         num_samples: int = 0,
         seed: int = 0,
+        indices: ArrayLike | None = None,
     ) -> Likelihood:
         """log p(x) by importance sampling, as `experiments.mnist` reports it.
 
         Args:
           xs: images; binary, where the run's pixels are.
-          rows: which of them; None are all. Row i has its own draws.
           num_samples: K; 0 is the run's `config.eval.num_samples`.
           seed: other draws; 0 are those of the report.
+          indices: `[n]` of the images, which have their draws; None are 0, 1, ...
 
         Raises:
           ValueError: xs are no images of the run's kind.
@@ -261,18 +269,14 @@ class TrainedRun:
                 "num_samples is 0, and so is the run's config.eval.num_samples: give "
                 "a number, such as 5000"
             )
-        if (num_samples, seed) not in self._likelihoods:
-            estimator = importance(
-                self._program.likelihood_model,
-                num_samples=num_samples,
-                chunk_size=fields.chunk_size,
-                batch_size=fields.batch_size,
-            )
-            evaluate = point_evaluator(estimator, lambda x: x, seed=seed)
-            self._likelihoods[num_samples, seed] = evaluate
-        indices = as_rows(rows, len(inputs))
-        found = self._likelihoods[num_samples, seed](self.params, inputs, indices)
-        return Likelihood(*(found.values[field] for field in Likelihood._fields))
+        return self._batched(
+            ("log_likelihood", num_samples),
+            likelihooder(self._program, fields, num_samples),
+            (self.params, stream_key(Stream.LOG_LIKELIHOOD, seed)),
+            as_indices(indices, len(inputs)),
+            inputs,
+            batch_size=fields.batch_size,
+        )
 
     def impute(
         self,
@@ -353,16 +357,8 @@ class TrainedRun:
         num_steps: int,
     ) -> Restored:
         self._check_encoder()
-        found = restore(
-            self._opened,
-            self._batched,
-            ys,
-            observe,
-            key=key,
-            method=method,
-            num_chains=num_chains,
-            num_steps=num_steps,
-        )
+        chains = num_chains, num_steps
+        found = restore(self._opened, self._batched, ys, observe, key, method, *chains)
         draws = found.draws.reshape(len(ys), -1, *self.image_shape)
         return found._replace(mean=self._shaped(found.mean), draws=draws)
 
