@@ -55,6 +55,8 @@ LAYERS = [
         "marginal_likelihood",
         "reconstruct",
         "verify",
+        "encode",
+        "decode",
     },
     {"cli", "single"},
     {"reports"},
@@ -249,7 +251,7 @@ def test_the_commands_are_alone_at_the_top_of_experiments():
     modules = {part(name) for name in top} - folders
     assert modules == {
         "mnist", "frey_face", "paper", "sweep", "marginal_likelihood", "reconstruct",
-        "verify", "cli", "single", "keys", "arguments", "errors",
+        "verify", "encode", "decode", "cli", "single", "keys", "arguments", "errors",
     }  # fmt: skip
     rooms = {part(name) for name in EXPERIMENTS} - {""}
     assert rooms == set.union(*LAYERS)

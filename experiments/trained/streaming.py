@@ -18,7 +18,7 @@ from experiments.processes.interruption import StopRequest
 from experiments.storage.chunks import Chunks, write_npz
 from experiments.storage.digests import json_digest
 
-__all__ = ["SUFFIXES", "Rows", "write_rows"]
+__all__ = ["SUFFIXES", "Rows", "progress", "write_rows"]
 
 SUFFIXES = (".npz", ".parquet")
 """Of the files that are written."""
@@ -115,6 +115,16 @@ def write_rows(
         _write_parquet(parquet, output, pieces, about)
     chunks.remove()
     return True
+
+
+def progress(what: str, total: int) -> Callable[[int], None]:
+    """A `report` for `write_rows`: one line, written over."""
+
+    def report(done: int) -> None:
+        end = "\n" if done == total else "\r"
+        print(f"{done:,}/{total:,} {what}   ", end=end, flush=True)
+
+    return report
 
 
 def _about(output: Path) -> Any:
