@@ -25,6 +25,7 @@ EXPERIMENTS = [
     "ml-collections>=1.1,<2",
     "orbax-checkpoint>=0.11.30,<0.13",
     "pillow>=11,<14",
+    "scikit-learn>=1.5,<2",
     "scipy>=1.14,<2",
     "tensorboardX>=2.6.2,<3",
     "tensorflow-datasets>=4.9.10,<4.10",

@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from experiments.data import read_rows
 from experiments.data.pictures import read_pictures
 from experiments.errors import ConfigError
-from experiments.keys import Stream, stream_key
+from experiments.program import drawn_once
 from experiments.storage.digests import digests
 from experiments.trained.batches import Batched
-from experiments.trained.functions import binarizer
 from experiments.training.opened import Opened
 
 __all__ = ["SPLITS", "WHITE", "Source", "read_sources"]
@@ -70,19 +70,18 @@ def read_sources(opened: Opened, names: Sequence[str]) -> list[Source]:
 
 
 def _of_split(opened: Opened, name: str) -> Source:
-    program, data = opened.program, opened.config.data
+    program = opened.program
     images = getattr(program, name)
     batched, to_input = Batched(), program.to_input
-    # As static pixels are drawn: once, with the same key for every run.
-    is_drawn = name == "train" and data.binarization == "dynamic"
+
+    def one(_: None, index: jax.Array, image: jax.Array) -> jax.Array:
+        if name == "train":
+            return drawn_once(opened.config, program, index, image)
+        return to_input(image)
 
     def inputs(first: int, last: int) -> np.ndarray:
         indices = np.arange(first, last)
-        rows = read_rows(images, indices)
-        if is_drawn:
-            key = stream_key(Stream.TRAIN_PIXELS)
-            return batched("draw", binarizer(data.scale), key, indices, rows)
-        return batched("to_input", lambda _, row: to_input(row), None, rows)
+        return batched(name, one, None, indices, read_rows(images, indices))
 
     labels = getattr(opened.dataset, name).labels
     return Source(name, len(images), inputs, labels, name)
