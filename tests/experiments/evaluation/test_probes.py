@@ -20,10 +20,9 @@ def codes(rng, labels, distance):
 
 def test_codes_that_tell_have_all_labels_and_noise_has_chance():
     rng = np.random.default_rng(0)
-    labels, test_labels = rng.integers(0, 3, 600), rng.integers(0, 3, 2000)
-    clear = probe(
-        codes(rng, labels, 20), labels, codes(rng, test_labels, 20), test_labels
-    )
+    splits = labels, test_labels = rng.integers(0, 3, 600), rng.integers(0, 3, 2000)
+    train, test = (codes(rng, known, 20) for known in splits)
+    clear = probe(train, labels, test, test_labels)
     assert (clear.linear, clear.nearest) == (1, 1)
     assert (clear.num_train, clear.num_test) == (600, 2000)
     train, test = (codes(rng, known, 0) for known in splits)
