@@ -6,6 +6,7 @@ packages. Both ends of every range pass the tests: CONTRIBUTING.md says how to c
 them.
 """
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -39,14 +40,18 @@ TEST = [
     "numpyro>=0.21,<0.23",
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
+    "pyyaml>=6,<7",
     "ruff>=0.17,<0.18",
 ]
 
 readme = Path(__file__).with_name("README.md")
+package = Path(__file__).with_name("aevb") / "__init__.py"
+version = re.search(r'^__version__ = "(.+)"$', package.read_text("utf-8"), re.M)
+assert version is not None
 
 setup(
     name="aevb",
-    version="0.1.0",
+    version=version[1],
     description="Auto-Encoding Variational Bayes in JAX",
     long_description=readme.read_text(encoding="utf-8") if readme.exists() else "",
     long_description_content_type="text/markdown",

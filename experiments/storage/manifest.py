@@ -12,6 +12,8 @@ from typing import Any
 
 import jax
 
+import aevb
+
 __all__ = ["code_sha256", "make_manifest", "tree_sha256"]
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +36,7 @@ def make_manifest() -> dict[str, Any]:
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "platform": device.platform,
         "python": platform.python_version(),
+        "version": aevb.__version__,
         "x64": bool(jax.config.read("jax_enable_x64")),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
