@@ -54,9 +54,11 @@ LAYERS = [
         "sweep",
         "marginal_likelihood",
         "reconstruct",
+        "explore",
         "verify",
     },
     {"cli", "single"},
+    {"explorer"},
     {"reports"},
     {"reproduction", "restoration"},
     {"sweeps"},
@@ -248,7 +250,7 @@ def test_the_commands_are_alone_at_the_top_of_experiments():
     modules = {part(name) for name in top} - folders
     assert modules == {
         "mnist", "frey_face", "paper", "sweep", "marginal_likelihood", "reconstruct",
-        "verify", "cli", "single", "keys", "arguments", "errors",
+        "explore", "verify", "cli", "single", "keys", "arguments", "errors",
     }  # fmt: skip
     rooms = {part(name) for name in EXPERIMENTS} - {""}
     assert rooms == set.union(*LAYERS)
