@@ -39,6 +39,7 @@ TEST = [
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
     "ruff>=0.17,<0.18",
+    "selenium>=4.30,<5",
 ]
 
 readme = Path(__file__).with_name("README.md")
