@@ -42,6 +42,7 @@ TEST = [
     "pytest-xdist>=3.6,<4",
     "pyyaml>=6,<7",
     "ruff>=0.17,<0.18",
+    "selenium>=4.30,<5",
 ]
 
 readme = Path(__file__).with_name("README.md")

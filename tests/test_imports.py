@@ -54,11 +54,13 @@ LAYERS = [
         "sweep",
         "marginal_likelihood",
         "reconstruct",
+        "explore",
         "verify",
         "encode",
         "decode",
     },
     {"cli", "single"},
+    {"explorer"},
     {"reports"},
     {"trained"},
     {"reproduction", "restoration"},
@@ -251,7 +253,8 @@ def test_the_commands_are_alone_at_the_top_of_experiments():
     modules = {part(name) for name in top} - folders
     assert modules == {
         "mnist", "frey_face", "paper", "sweep", "marginal_likelihood", "reconstruct",
-        "verify", "encode", "decode", "cli", "single", "keys", "arguments", "errors",
+        "explore", "verify", "encode", "decode", "cli", "single", "keys", "arguments",
+        "errors",
     }  # fmt: skip
     rooms = {part(name) for name in EXPERIMENTS} - {""}
     assert rooms == set.union(*LAYERS)
