@@ -129,5 +129,5 @@ def test_wrong_usage_is_one_line(tmp_path, capsys):
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 3
     assert "none is not a directory" in errors[0]
-    assert "config.json cannot be read" in errors[1]
+    assert "holds no run" in errors[1]
     assert "'0' is not a whole number, 1 or more" in errors[2]
