@@ -54,11 +54,12 @@ LAYERS = [
         "sweep",
         "marginal_likelihood",
         "reconstruct",
+        "export",
         "verify",
     },
     {"cli", "single"},
     {"reports"},
-    {"reproduction", "restoration"},
+    {"reproduction", "restoration", "artefacts"},
     {"sweeps"},
     {"training"},
     {"evaluation"},
@@ -248,7 +249,7 @@ def test_the_commands_are_alone_at_the_top_of_experiments():
     modules = {part(name) for name in top} - folders
     assert modules == {
         "mnist", "frey_face", "paper", "sweep", "marginal_likelihood", "reconstruct",
-        "verify", "cli", "single", "keys", "arguments", "errors",
+        "export", "verify", "cli", "single", "keys", "arguments", "errors",
     }  # fmt: skip
     rooms = {part(name) for name in EXPERIMENTS} - {""}
     assert rooms == set.union(*LAYERS)
