@@ -23,7 +23,7 @@ from functools import partial
 from experiments import cli
 from experiments.arguments import Parser, add_run, positive
 from experiments.artefacts.exporting import PLATFORMS, artefacts
-from experiments.artefacts.folder import write_folder
+from experiments.artefacts.folder import FILES, check_folder, write_folder
 from experiments.storage.atomic import read_json
 from experiments.training.opened import load_run
 
@@ -71,6 +71,7 @@ def _platforms(text: str) -> tuple[str, ...]:
 def _run(argv: Sequence[str] | None) -> None:
     options = parse(argv)
     folder = options.out or options.workdir / _FOLDER
+    check_folder(folder)
     opened = load_run(options.workdir, step=options.step, data_path=options.data_path)
     files = artefacts(
         opened,
@@ -81,13 +82,12 @@ def _run(argv: Sequence[str] | None) -> None:
         platforms=options.platforms,
     )
     write_folder(folder, files)
-    manifest = json.loads(files["manifest.json"])
-    print(f"step {opened.step:,}, for {', '.join(options.platforms)}")
-    for name, about in manifest["files"].items():
-        print(f"  {name:24} {about['bytes']:12,} bytes  {about['meaning']}")
-    for name, why in manifest["left_out"].items():
-        print(f"  {name} is left out: {why}")
-    print(f"artefacts in {folder}; check them anywhere: python {folder / 'load.py'}")
+    print(f"step {opened.step:,} for {', '.join(options.platforms)}, in {folder}")
+    for name, content in files.items():
+        print(f"{len(content):12,} bytes  {name:24}  {FILES[name]}")
+    for name, why in json.loads(files["manifest.json"])["left_out"].items():
+        print(f"left out: {name}: {why}")
+    print(f"check them anywhere with jax alone: python {folder / 'load.py'}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

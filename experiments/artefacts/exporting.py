@@ -16,6 +16,7 @@ import numpy as np
 from jax import export
 
 from experiments.artefacts import loader
+from experiments.artefacts.folder import FILES, SUMS
 from experiments.artefacts.functions import Function, functions
 from experiments.storage.manifest import make_manifest
 from experiments.storage.workdir import same_work
@@ -28,14 +29,6 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 _LICENSE = Path(__file__).resolve().parents[2] / "LICENSE"
 _NUM_REFERENCE = 3
-_MEANINGS = {
-    "weights.npz": "the weights, float32: numpy.load reads them",
-    "reference.npz": "inputs, and the program's outputs for them: load.py compares",
-    "load.py": "runs the functions: see its first lines",
-    "flatbuffers.zip": "what jax reads artefacts with, and does not bring",
-    "README.txt": "how to use them",
-    "LICENSE": "of load.py and flatbuffers.zip: Apache 2.0",
-}
 
 
 def artefacts(
@@ -110,7 +103,7 @@ def artefacts(
             name: {
                 "sha256": hashlib.sha256(content).hexdigest(),
                 "bytes": len(content),
-                "meaning": _MEANINGS.get(name, "a function, as jax.export writes it"),
+                "meaning": FILES[name],
             }
             for name, content in files.items()
         },
@@ -124,7 +117,7 @@ def artefacts(
         f"{hashlib.sha256(content).hexdigest()}  {name}\n"
         for name, content in files.items()
     ]
-    return files | {"SHA256SUMS": "".join(sums).encode()}
+    return files | {SUMS: "".join(sums).encode()}
 
 
 def lower(function: Function, platforms: Sequence[str]) -> export.Exported:
@@ -246,23 +239,27 @@ def _made_with() -> dict[str, Any]:
 
 def _readme(described: Mapping[str, Any]) -> str:
     calls = [
-        f"    model.{name}({', '.join(about['inputs'])})"
-        f"  # {_shapes(about['inputs'])} -> {_shapes(about['outputs'])}"
+        line
         for name, about in described.items()
+        for line in (
+            f"    model.{name}({', '.join(about['inputs'])})"
+            f"    # {_shapes(about['inputs'])}",
+            f"    # {_shapes(about['outputs'])}",
+        )
     ]
     return "\n".join(
         [
             "A trained variational autoencoder, as jax.export artefacts.",
             "",
-            "    pip install jax   # nothing else; or jax[cuda12], jax[tpu]",
-            "    python load.py    # checks the files, runs all, compares",
+            "    pip install jax   # alone; jax[cuda12] for a GPU, jax[tpu] for a TPU",
+            "    python load.py    # checks every file, and runs every function",
             "",
             "    from load import keys, load",
             "    model = load()",
             *calls,
             "",
-            "manifest.json says what each input and output is, in which unit.",
-            "SHA256SUMS: sha256sum -c SHA256SUMS; load refuses what is damaged.",
+            "manifest.json says what each array is, and in which unit. The sums find a",
+            "damaged file, not a malicious one: load what you trust.",
             "",
         ]
     )

@@ -19,12 +19,11 @@ from aevb.marginal import curve_sizes
 from experiments.evaluation.estimators import importance
 from experiments.training.opened import Opened
 
-__all__ = ["FUNCTIONS", "Function", "Input", "flat_weights", "functions"]
-
-FUNCTIONS = ("encode", "decode", "sample", "log_likelihood")
-"""Every function that a run may have."""
+__all__ = ["Function", "Input", "flat_weights", "functions"]
 
 _Arrays = dict[str, jax.Array]
+
+_SYMBOLS = {"z": "q(z|x)", "x": "p(x|z)"}
 
 
 class Input(NamedTuple):
@@ -97,9 +96,8 @@ def functions(
     """
     config, program = opened.config, opened.program
     xs = Input((program.test.shape[1],), "float32", _pixels(opened), {"range": [0, 1]})
-    keys = Input((2,), "uint32", "the data of a threefry2x32 key of jax.random")
-    left_out = {}
-    made = [_decode(opened), _sample(opened, keys)]
+    keys = Input((2,), "uint32", "the data of threefry2x32 keys of jax.random")
+    made, left_out = [_decode(opened), _sample(opened, keys)], {}
     no_encoder = "the run was trained by MCEM, which has no encoder"
     if program.has_encoder:
         made.insert(0, _encode(opened, xs))
@@ -132,7 +130,7 @@ def _encode(opened: Opened, xs: Input) -> Function:
         {"xs": xs},
         _about(opened, "x to q(z|x), the approximate posterior")
         | {"distribution": _family(q)},
-        _meanings(q, "q(z|x)"),
+        _meanings(q, "z"),
     )
 
 
@@ -149,7 +147,7 @@ def _decode(opened: Opened) -> Function:
         *_batched({"decoder": opened.params["decoder"]}, one),
         {"zs": zs},
         _about(opened, "z to p(x|z), the likelihood") | {"distribution": _family(p)},
-        _meanings(p, "p(x|z)"),
+        _meanings(p, "x"),
     )
 
 
@@ -175,9 +173,9 @@ def _sample(opened: Opened, keys: Input) -> Function:
         {"keys": keys},
         _about(opened, "draws of p(z) p(x|z)") | {"prior": _constants(prior)},
         {
-            "z": {"meaning": "a draw of the prior p(z)"},
-            "mean": {"meaning": "the mean of p(x|z)"},
-            "x": {"meaning": "a draw of p(x|z)"},
+            "z": {"meaning": "a draw of the prior p(z)", "unit": "of z"},
+            "mean": {"meaning": "the mean of p(x|z)", "unit": "of x"},
+            "x": {"meaning": "a draw of p(x|z)", "unit": "of x"},
         },
     )
 
@@ -204,6 +202,9 @@ def _log_likelihood(
     )
     if opened.config.weights != "point":
         about["weights_are"] = "drawn of q(theta): it is the predictive log p(x)"
+    density = "of a binary image"
+    if opened.config.likelihood == "gaussian":
+        density = f"a density, of pixels in units of byte / {opened.config.data.scale}"
     return Function(
         "log_likelihood",
         *_batched(opened.params, one),
@@ -213,13 +214,13 @@ def _log_likelihood(
         | estimator.settings
         | {"batch_size_of_the_program": estimator.batch_size},
         {
-            "log_likelihood": {"meaning": "the estimate of log p(x)", "unit": "nats"},
+            "log_likelihood": {"meaning": f"log p(x), {density}", "unit": "nats"},
             "std_error": {"meaning": "its standard error over draws", "unit": "nats"},
-            "ess": {"meaning": "effective sample size of the draws, from 1 to K"},
+            "ess": {"meaning": "effective sample size, 1 to K", "unit": "draws"},
             "pareto_k": {"meaning": "k-hat: above 0.7 std_error is not to be trusted"},
             "curve": {
-                "meaning": "the estimate of the first so many draws: "
-                + ", ".join(map(str, curve_sizes(num_samples))),
+                "meaning": "the same with the first "
+                f"{', '.join(map(str, curve_sizes(num_samples)))} draws",
                 "unit": "nats",
             },
         },
@@ -253,16 +254,19 @@ def _parameters(distribution: Any) -> _Arrays:
     return found
 
 
-def _meanings(distribution: Any, symbol: str) -> dict[str, dict[str, Any]]:
-    family = type(distribution).__name__
+def _meanings(distribution: Any, of: str) -> dict[str, dict[str, Any]]:
+    symbol, family = _SYMBOLS[of], type(distribution).__name__
     known = {
-        "mean": f"the mean of {symbol}",
-        "standard_deviation": f"the standard deviation of {symbol}",
+        "mean": {"meaning": f"the mean of {symbol}", "unit": f"of {of}"},
+        "standard_deviation": {
+            "meaning": f"the standard deviation of {symbol}",
+            "unit": f"of {of}",
+        },
     }
     if isinstance(distribution, aevb.Bernoulli):
-        known["mean"] = "P(x = 1)"
+        known["mean"] = {"meaning": "P(x = 1)", "unit": "probability"}
     return {
-        name: {"meaning": known.get(name, f"{name} of {symbol}, a {family}")}
+        name: known.get(name, {"meaning": f"{name} of {symbol}, a {family}"})
         for name in jax.eval_shape(_parameters, distribution)
     }
 
