@@ -265,10 +265,11 @@ def _function(
     made, version = manifest["jax"]["version"], manifest["jax"]["calling_convention"]
     oldest = export.minimum_supported_calling_convention_version
     newest = export.maximum_supported_calling_convention_version
+    is_older = _numbers(jax.__version__) < _numbers(made)
+    mend = f"install jax {made} or newer" if is_older else "export the run again"
     refusal = (
         f"these artefacts were made with jax {made} (calling convention {version}), "
-        f"and this is jax {jax.__version__} (conventions {oldest} to {newest}): "
-        f"install jax {made}, or export the run again with a newer one"
+        f"and this is jax {jax.__version__} (conventions {oldest} to {newest}): {mend}"
     )
     if not oldest <= version <= newest:
         raise ArtefactError(refusal)
@@ -284,7 +285,7 @@ def _function(
             return call(*arguments)
         except Exception as error:
             # An older jax may read the format and not know what is in it.
-            if _numbers(jax.__version__) >= _numbers(made):
+            if not is_older:
                 raise
             raise ArtefactError(f"{refusal} ({_said(error)})") from error
 
