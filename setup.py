@@ -21,6 +21,7 @@ EXPERIMENTS = [
     *NETS,
     "absl-py>=2.1,<3",
     'array_record>=0.7,<0.9; platform_system != "Windows"',
+    "flatbuffers>=24.3.25,<26",  # jax.export writes artefacts with it
     "importlib_resources>=6.4,<8",  # tensorflow-datasets needs it, undeclared
     "matplotlib>=3.10.7,<3.12",
     "ml-collections>=1.1,<2",

@@ -84,7 +84,7 @@ def z_score() -> Callable[..., np.ndarray]:
     return z_score
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def stop_after() -> Callable[[int], object]:
     """A `StopRequest` that says so once it has been asked so many times."""
     from experiments.processes.interruption import StopRequest

@@ -55,6 +55,7 @@ LAYERS = [
         "marginal_likelihood",
         "reconstruct",
         "explore",
+        "export",
         "verify",
         "encode",
         "decode",
@@ -63,7 +64,7 @@ LAYERS = [
     {"explorer"},
     {"reports"},
     {"trained"},
-    {"reproduction", "restoration"},
+    {"reproduction", "restoration", "artefacts"},
     {"sweeps"},
     {"training"},
     {"evaluation"},
@@ -253,8 +254,8 @@ def test_the_commands_are_alone_at_the_top_of_experiments():
     modules = {part(name) for name in top} - folders
     assert modules == {
         "mnist", "frey_face", "paper", "sweep", "marginal_likelihood", "reconstruct",
-        "explore", "verify", "encode", "decode", "cli", "single", "keys", "arguments",
-        "errors",
+        "explore", "export", "verify", "encode", "decode", "cli", "single", "keys",
+        "arguments", "errors",
     }  # fmt: skip
     rooms = {part(name) for name in EXPERIMENTS} - {""}
     assert rooms == set.union(*LAYERS)
