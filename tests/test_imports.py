@@ -64,6 +64,7 @@ LAYERS = [
     {"evaluation"},
     {"program"},
     {"data"},
+    {"trackers"},
     {"storage"},
     {"processes"},
     {"configs"},
