@@ -130,7 +130,7 @@ class RunCopy:
                 sink.results(results, step)
                 self._keep(files=self._ledger.files | {_RESULTS: digest})
             sink.close(code)
-            self._keep(closed=True)
+            self._keep(closed=True, closed_step=self._ledger.step)
         self._sink = None
 
     def _keep(self, **changes: Any) -> None:
@@ -173,11 +173,13 @@ class RunCopy:
             raise
 
     def _agree(self, sink: Sink, was_closed: bool) -> None:
-        """What the tracker says that it has counts, where it says so."""
-        if sink.where != self._ledger.where or sink.last_step == -1:
+        """After a process that was killed, what the tracker has is not what it got."""
+        if sink.where != self._ledger.where or sink.last_step is None:
             self._ledger = Ledger(self._ledger.token)
-        elif not was_closed and sink.last_step not in (None, self._ledger.step):
-            self._keep(step=sink.last_step, lines_sha256="")
+        elif not was_closed:
+            step = max(sink.last_step, self._ledger.closed_step)
+            known = self._ledger.lines_sha256 if step == self._ledger.step else ""
+            self._keep(step=step, lines_sha256=known, files={})
         self._keep(where=sink.where, closed=False)
 
     def _hand_over(self, sink: Sink) -> None:

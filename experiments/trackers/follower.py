@@ -19,15 +19,16 @@ __all__ = ["Follower"]
 _POLL_SECONDS = 1.0
 # After a failure; twice as many after each further one.
 _RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 5.0, 300.0
-# Nobody waits for this process when its run was killed: it ends by itself.
-_LAST_SECONDS = 60.0
+# Where the run was killed, and could not say how long this process may go on.
+_KILLED = (LOST, 0.0, 60.0)
 
 
 class Follower:
     """Copies a run while it goes on, and the rest when it has ended.
 
-    The standard input has the exit code of the run's command at its end, or ends
-    without it where that process was killed.
+    At the end of the run its process writes to the standard input: its exit code, for
+    how many seconds it waits, and after how many more this process has to be gone. It
+    writes nothing where it was killed.
     """
 
     def __init__(self, tracker: str, workdir: Path):
@@ -35,17 +36,17 @@ class Follower:
         self._name, self._workdir = tracker, workdir
         self._folder = workdir / "tracker"
         self._copy: RunCopy | SweepCopy | None = None
-        self._code, self._ended = LOST, threading.Event()
+        self._code, self._ended = USAGE, threading.Event()
         self._failed, self._delay, self._not_before = False, 0.0, 0.0
         # What libraries print goes into a file, and what they start inherits that.
         self._input = os.dup(0)
         self._out, self._err = (os.fdopen(os.dup(fd), "w") for fd in (1, 2))
         self._folder.mkdir(exist_ok=True)
-        log = os.open(self._folder / f"{tracker}.log", os.O_WRONLY | os.O_CREAT, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        log = os.open(self._folder / f"{tracker}.log", flags, 0o644)
         null = os.open(os.devnull, os.O_RDONLY)
         for ours, theirs in ((null, 0), (log, 1), (log, 2)):
             os.dup2(ours, theirs)
-        os.ftruncate(log, 0)
 
     def run(self) -> None:
         """Copies until the run has ended, and the rest then."""
@@ -56,7 +57,7 @@ class Follower:
         threading.Thread(target=self._listen, daemon=True).start()
         with ExitStack() as stack:
             while not self._hold(stack):
-                # The follower of the process before, which was killed, is at its end.
+                # That of the command before is at its end.
                 time.sleep(_POLL_SECONDS)
             while not self._ended.wait(_POLL_SECONDS):
                 if time.monotonic() >= self._not_before:
@@ -67,10 +68,14 @@ class Follower:
         text = b""
         while read := os.read(self._input, 100):
             text += read
-        if text:
-            self._code = int(text)
+        code, waits, left = text.split() or _KILLED
+        self._code = int(code)
         self._ended.set()
-        time.sleep(_LAST_SECONDS)
+        time.sleep(float(waits))
+        # The run is gone. Who reads what it printed does not have to wait for this.
+        for file in (self._out, self._err):
+            os.dup2(1, file.fileno())
+        time.sleep(float(left))
         os._exit(USAGE)
 
     def _hold(self, stack: ExitStack) -> bool:

@@ -16,15 +16,17 @@ class Ledger(NamedTuple):
       token: names the run in the tracker.
       where: the server and the run there that the rest is of.
       step: of the last line.
+      closed_step: of the last line when the copy was last closed.
       lines_sha256: of all lines up to it, as they are in `metrics.jsonl`; "" where it
         is not known.
       files: `{name: sha256}` of the other files.
-      closed: whether all of it has arrived: nothing was cut short.
+      closed: whether the copy was closed since: what is open may not have arrived.
     """
 
     token: str
     where: str = ""
     step: int = -1
+    closed_step: int = -1
     lines_sha256: str = ""
     files: dict[str, str] = {}  # noqa: RUF012 (never changed in place)
     closed: bool = True

@@ -37,9 +37,12 @@ def open_sink(identity: Identity) -> Sink:
     # By the tag, which comes with the run: an id that the server chose could be lost
     # on the way here, and the run be made twice.
     runs = client.search_runs([experiment], f"tags.{_TOKEN} = '{identity.token}'")
+    last_step = None
     if runs:
         run = runs[0].info.run_id
         client.update_run(run, status="RUNNING")
+        epochs = client.get_metric_history(run, "epoch")
+        last_step = max((metric.step for metric in epochs), default=-1)
     else:
         tags = {_TOKEN: identity.token}
         if identity.group:
@@ -98,13 +101,12 @@ def open_sink(identity: Identity) -> Sink:
         statuses = {DONE: "FINISHED", STOPPED: "KILLED", LOST: "KILLED"}
         client.set_terminated(run, statuses.get(code, "FAILED"))
 
-    epochs = client.get_metric_history(run, "epoch")
     uri = client.tracking_uri
     page = f"{uri}/#/experiments/{experiment}/runs/{run}"
     return Sink(
         f"{uri} {run}",
         page if uri.startswith("http") else f"run {run} of {uri}",
-        max((metric.step for metric in epochs), default=-1),
+        last_step,
         describe,
         log,
         figures,

@@ -1,14 +1,14 @@
 """The flag `--tracker`, and the process that it starts beside a run.
 
 A library that hangs, that takes all memory, or that leaves threads behind cannot be
-stopped in the process of the run, and can in one of its own. That process reads the
-workdir: the run hands nothing over, and waits for nothing but its end.
+left alone in the process of the run, and can in one of its own. That process reads the
+workdir: the run hands nothing over, and waits at its end alone, and not for long.
 """
 
 import os
-import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +28,9 @@ A copy of the run in a tracker (README, "Trackers"):
 _ROOT = Path(__file__).resolve().parents[2]
 # For the last lines, figures and results. A host that stops a run does not wait.
 _WAIT_SECONDS, _WAIT_WHEN_STOPPED_SECONDS = 30.0, 5.0
+# Then the process has so long to end by itself: a database that is being made, say,
+# would be of no use if its maker were killed.
+_LEFT_SECONDS = 60.0
 
 
 def read_flag(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -93,14 +96,14 @@ def _start(tracker: str, workdir: Path) -> subprocess.Popen[bytes] | None:
 def _end(
     process: subprocess.Popen[bytes], code: int, tracker: str, workdir: Path
 ) -> None:
-    """Says how the run ended, waits, and no longer than it was said."""
+    """Says how the run ended, and waits as long as it says."""
     seconds = _WAIT_WHEN_STOPPED_SECONDS if code == STOPPED else _WAIT_SECONDS
     try:
-        process.communicate(str(code).encode(), timeout=seconds)
+        said = f"{code} {seconds} {_LEFT_SECONDS}"
+        process.communicate(said.encode(), timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        _warn(tracker, workdir, f"it did not end within {seconds:g} s, and was stopped")
+        threading.Thread(target=process.wait, daemon=True).start()
+        _warn(tracker, workdir, f"it is left alone, as it did not end in {seconds:g} s")
     else:
         if process.returncode:
             _warn(tracker, workdir, f"its process ended with {process.returncode}")

@@ -48,8 +48,8 @@ class Sink(NamedTuple):
       where: tells this run of this server from all others. What was handed over
         elsewhere is not here.
       place: for a person: an address, or a command.
-      last_step: of the last line that the tracker has, -1 for none; None where it
-        cannot say.
+      last_step: of the last line that the tracker has, -1 for none; None where it had
+        no such run.
       describe: takes the configuration and the manifest; again where they changed.
       log: takes lines of `metrics.jsonl`, of later steps than those before.
       figures: takes pictures of a finished run, and its last step.

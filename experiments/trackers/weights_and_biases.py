@@ -5,11 +5,14 @@ checkout, the packages and the terminal are off.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import wandb
+from wandb.proto import wandb_internal_pb2
 
 from experiments.trackers.sinks import Identity, Sink, leaves
 
@@ -18,6 +21,9 @@ __all__ = ["open_sink"]
 _PROJECT = "aevb"
 # Of the online mode, where the server is asked what it has; wandb's own is 90.
 _INIT_SECONDS = 30.0
+# Of a `.wandb` file: its mark with a version, and a part's sum, size and kind.
+_FILE_HEADER, _BLOCK, _PART = b":W&B\xe1\xbe\x00", 32768, struct.Struct("<IHB")
+_WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
 def open_sink(identity: Identity) -> Sink:
@@ -62,20 +68,68 @@ def open_sink(identity: Identity) -> Sink:
         del step  # a summary has none
         run.summary.update(dict(leaves(numbers, "/", "results/")))
 
-    local = run.offline or run.disabled
-    if local:
+    last_step: int | None
+    if run.offline or run.disabled:
         # Each process has a folder of its own; `wandb sync` joins them by the id.
-        folders = Path(run.dir).parents[1] / f"*-{identity.token}"
-        where, place = f"offline {run.project}", f"`wandb sync {folders}` sends it"
+        own = Path(run.dir).parent
+        place = f"`wandb sync {own.parent}/*-{identity.token}*` sends it"
+        where = f"{'disabled' if run.disabled else 'offline'} {run.project}"
+        last_step = _last_step(own, identity.token)
     else:
         where = place = str(run.url)
+        last_step = run.starting_step - 1 if run.resumed else None
     return Sink(
         where,
         place,
-        None if local else run.starting_step - 1,
+        last_step,
         describe,
         log,
         figures,
         results,
         run.finish,
     )
+
+
+def _last_step(own: Path, token: str) -> int:
+    """The last step in the files of earlier processes, -1 for none.
+
+    A process that is killed leaves rows in wandb's memory that it was handed long ago,
+    and a file with half a record, or with none, at which `wandb sync` stops: the half
+    is cut off here.
+    """
+    last_step = -1
+    for path in own.parent.glob(f"offline-run-*-{token}*/*.wandb"):
+        if path.parent == own:
+            continue
+        data, end = path.read_bytes(), 0
+        for record, end in _records(data):  # noqa: B007
+            if record.HasField("history"):
+                last_step = max(last_step, record.history.step.num)
+        if not end:
+            shutil.rmtree(path.parent)
+        elif end < len(data):
+            os.truncate(path, end)
+    return last_step
+
+
+def _records(data: bytes) -> Iterator[tuple[Any, int]]:
+    """The whole records of a `.wandb` file, each with where it ends.
+
+    They are protocol buffers in LevelDB's log format: parts with a header each, none of
+    which crosses the border of a block.
+    """
+    at, record = len(_FILE_HEADER), b""
+    while at + _PART.size <= len(data):
+        left = _BLOCK - at % _BLOCK
+        if left < _PART.size:
+            at += left
+            continue
+        _, size, kind = _PART.unpack_from(data, at)
+        part = data[at + _PART.size : at + _PART.size + size]
+        if kind not in (_WHOLE, _FIRST, _MIDDLE, _LAST) or len(part) < size:
+            return
+        at += _PART.size + size
+        record += part
+        if kind in (_WHOLE, _LAST):
+            yield wandb_internal_pb2.Record.FromString(record), at
+            record = b""
