@@ -41,6 +41,15 @@ TEST = [
     "ruff>=0.17,<0.18",
 ]
 
+# `wandb sync` joins the parts of an offline run that went on from 0.29 on.
+WANDB = ["wandb>=0.29,<0.32"]
+MLFLOW = [
+    "mlflow-skinny>=3.1,<3.18",
+    # Its store in a file of this machine, the one it takes where no server is named.
+    "alembic>=1.14,<2",
+    "sqlalchemy>=2.0.30,<3",
+]
+
 readme = Path(__file__).with_name("README.md")
 
 setup(
@@ -68,6 +77,8 @@ setup(
         "nets": NETS,
         "experiments": EXPERIMENTS,
         "tensorflow": [*EXPERIMENTS, "tensorflow>=2.20,<3"],
+        "wandb": [*EXPERIMENTS, *WANDB],
+        "mlflow": [*EXPERIMENTS, *MLFLOW],
         "test": TEST,
     },
 )

@@ -60,6 +60,7 @@ class _Run:
         known = _calls() if os.path.exists(_FILE) else []
         steps = [call[3] for call in known if call[:2] == ["log", id]]
         self.id, self.url = id, "https://wandb.test/runs/" + id
+        self.dir = settings["dir"] + "/wandb/run-" + id + "/files"
         self.resumed = any(call[:2] == ["init", id] for call in known)
         self.starting_step = max(steps, default=-1) + 1
         self.config, self.summary = _Updates("config", self), _Updates("summary", self)

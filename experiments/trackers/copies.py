@@ -44,7 +44,7 @@ class Tracker(NamedTuple):
 
 class _Line(NamedTuple):
     text: bytes
-    values: dict[str, Any]
+    step: int
 
 
 class _Tail:
@@ -52,7 +52,7 @@ class _Tail:
 
     def __init__(self, path: Path):
         self._path, self._inode, self._size = path, 0, 0
-        self.lines: list[_Line] = []
+        self._lines: list[_Line] = []
 
     def read(self) -> list[_Line]:
         """All lines that are there now."""
@@ -61,15 +61,15 @@ class _Tail:
         with self._path.open("rb") as file:
             found = os.fstat(file.fileno())
             if found.st_ino != self._inode or found.st_size < self._size:
-                self._inode, self._size, self.lines = found.st_ino, 0, []
+                self._inode, self._size, self._lines = found.st_ino, 0, []
             file.seek(self._size)
             text = file.read()
         # What comes after the last end of a line is being written.
         for line in text.splitlines(keepends=True):
             if line.endswith(b"\n"):
                 self._size += len(line)
-                self.lines.append(_Line(line, json.loads(line)))
-        return self.lines
+                self._lines.append(_Line(line, json.loads(line)["step"]))
+        return self._lines
 
 
 class RunCopy:
@@ -93,6 +93,7 @@ class RunCopy:
         self._ledger = read_ledger(self._path)
         self._tail = _Tail(workdir / "metrics.jsonl")
         self._sink: Sink | None = None
+        self._told = ""
 
     def update(self) -> None:
         """Hands over the configuration and the lines, where they are new."""
@@ -147,11 +148,7 @@ class RunCopy:
         }
 
     def _new_lines(self) -> list[_Line]:
-        return [
-            line
-            for line in self._tail.read()
-            if line.values["step"] > self._ledger.step
-        ]
+        return [line for line in self._tail.read() if line.step > self._ledger.step]
 
     @contextmanager
     def _opened(self) -> Iterator[Sink]:
@@ -166,7 +163,9 @@ class RunCopy:
                 )
                 self._sink = self._tracker.open(place)
                 self._agree(self._sink, was_closed)
-                self._tracker.tell(self._sink.place)
+                if self._told != self._sink.place:
+                    self._told = self._sink.place
+                    self._tracker.tell(self._told)
             yield self._sink
         except Exception:
             self._sink = None
@@ -192,7 +191,7 @@ class RunCopy:
         digest = hashlib.sha256(b"".join(line.text for line in known))
         if (
             known
-            and known[-1].values["step"] == ledger.step
+            and known[-1].step == ledger.step
             and ledger.lines_sha256 not in ("", digest.hexdigest())
         ):
             self._tracker.warn(
@@ -203,9 +202,9 @@ class RunCopy:
             )
         for start in range(num_known, len(lines), _LINES_AT_ONCE):
             some = lines[start : start + _LINES_AT_ONCE]
-            sink.log([line.values for line in some])
+            sink.log([json.loads(line.text) for line in some])
             digest.update(b"".join(line.text for line in some))
-            self._keep(step=some[-1].values["step"], lines_sha256=digest.hexdigest())
+            self._keep(step=some[-1].step, lines_sha256=digest.hexdigest())
 
 
 def _sha256(data: bytes) -> str:

@@ -2,20 +2,12 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-# MLflow reads them when it is imported or used. We try again ourselves, so a server
-# that does not answer is to be told of in seconds, not in the minutes of its default.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
 
 from experiments.errors import DONE, LOST, STOPPED
 from experiments.trackers.sinks import Identity, Sink, leaves
@@ -28,10 +20,22 @@ _TOKEN = "aevb_run"
 _VALUES, _FIELDS = 1000, 100
 # Characters of a parameter or a tag; longer ones are refused by some servers.
 _LONGEST = 5000
+# MLflow reads them when it is imported or used. We try again ourselves, so a server
+# that does not answer is to be told of in seconds, not in the minutes of its default.
+_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 
 
 def open_sink(identity: Identity) -> Sink:
     """Opens a run, or goes on with the one that is tagged with the same token."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, RunTag
+
     client = MlflowClient()
     experiment = _experiment(client)
     # By the tag, which comes with the run: an id that the server chose could be lost
@@ -101,7 +105,8 @@ def open_sink(identity: Identity) -> Sink:
         statuses = {DONE: "FINISHED", STOPPED: "KILLED", LOST: "KILLED"}
         client.set_terminated(run, statuses.get(code, "FAILED"))
 
-    uri = client.tracking_uri
+    # A password may be in it.
+    uri = re.sub("//[^/@]*@", "//", client.tracking_uri)
     page = f"{uri}/#/experiments/{experiment}/runs/{run}"
     return Sink(
         f"{uri} {run}",
@@ -115,7 +120,7 @@ def open_sink(identity: Identity) -> Sink:
     )
 
 
-def _experiment(client: MlflowClient) -> str:
+def _experiment(client: Any) -> str:
     if "MLFLOW_EXPERIMENT_ID" in os.environ:
         return os.environ["MLFLOW_EXPERIMENT_ID"]
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _EXPERIMENT)

@@ -85,7 +85,7 @@ def require(tracker: str) -> None:
 
 
 def opener(tracker: str) -> Callable[[Identity], Sink]:
-    """The function that opens a run in a tracker; its library is imported here."""
+    """The function that opens a run in a tracker."""
     module = importlib.import_module(f"experiments.trackers.{TRACKERS[tracker]}")
     open_sink: Callable[[Identity], Sink] = module.open_sink
     return open_sink
@@ -111,7 +111,7 @@ def leaves(
 def one_line(error: Exception) -> str:
     """What an exception of a library says, for a person.
 
-    >>> one_line(ConnectionError("no route\n  to host"))
+    >>> one_line(ConnectionError("no route  to host"))
     'ConnectionError: no route to host'
     """
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

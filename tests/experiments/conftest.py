@@ -34,6 +34,7 @@ def fake(tmp_path, monkeypatch) -> Fake:
     (folder / "wandb" / "__init__.py").write_text(FAKE)
     for name in ("__init__.py", "wandb_internal_pb2.py"):
         (folder / "wandb" / "proto" / name).touch()
+    monkeypatch.delenv("WANDB_DIR", raising=False)
     monkeypatch.setenv("FAKE_WANDB", str(folder))
     monkeypatch.setenv("PYTHONPATH", str(folder))
     monkeypatch.syspath_prepend(str(folder))
