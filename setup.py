@@ -46,6 +46,15 @@ TEST = [
     "selenium>=4.30,<5",
 ]
 
+# `wandb sync` joins the parts of an offline run that went on from 0.29 on.
+WANDB = ["wandb>=0.29,<0.32"]
+MLFLOW = [
+    "mlflow-skinny>=3.1,<3.18",
+    # Its store in a file of this machine, the one it takes where no server is named.
+    "alembic>=1.14,<2",
+    "sqlalchemy>=2.0.30,<3",
+]
+
 readme = Path(__file__).with_name("README.md")
 package = Path(__file__).with_name("aevb") / "__init__.py"
 version = re.search(r'^__version__ = "(.+)"$', package.read_text("utf-8"), re.M)
@@ -76,6 +85,8 @@ setup(
         "nets": NETS,
         "experiments": EXPERIMENTS,
         "tensorflow": [*EXPERIMENTS, "tensorflow>=2.20,<3"],
+        "wandb": [*EXPERIMENTS, *WANDB],
+        "mlflow": [*EXPERIMENTS, *MLFLOW],
         "test": TEST,
     },
 )

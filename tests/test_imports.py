@@ -70,6 +70,7 @@ LAYERS = [
     {"evaluation"},
     {"program"},
     {"data"},
+    {"trackers"},
     {"storage"},
     {"processes"},
     {"configs"},
