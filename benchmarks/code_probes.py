@@ -1,4 +1,4 @@
-"""What codes are worth: labels that a linear probe and nearest neighbours learn of them.
+"""What codes are worth: the labels that two simple classifiers learn of them.
 
     python -m benchmarks.code_probes --workdir=runs/code_probes
 
