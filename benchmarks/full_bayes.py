@@ -131,8 +131,7 @@ def latents(options: argparse.Namespace) -> None:
         found = [
             measure(
                 configure("VB", size, seed, options, latent_dim),
-                options.workdir
-                / f"latents-{size}-{options.prior:g}-{latent_dim}-{seed}",
+                options.workdir / f"{name}-{latent_dim}-{seed}",
             )
             for seed in range(options.seeds)
         ]
