@@ -68,7 +68,6 @@ def measure(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "bound": numbers["test_bound"],
         "log p(x)": numbers["importance_sampling"]["test_set"]["log_likelihood"],
         "best valid": max(line["valid/bound"] for line in curve),
-        "log p(x), best": stopped_early(workdir),
         "evidence": numbers.get("evidence_bound"),
     }
 
@@ -110,13 +109,13 @@ def table(options: argparse.Namespace) -> None:
     print("|---|---|---|---|---|---|---|")
     for size in options.sizes:
         for method in options.methods:
-            found = [
-                measure(
-                    configure(method, size, seed, options),
-                    options.workdir / f"{method}-{size}-{options.prior:g}-{seed}",
-                )
-                for seed in range(options.seeds)
-            ]
+            found = []
+            for seed in range(options.seeds):
+                name = f"{method}-{size}-{options.prior:g}-{seed}"
+                config = configure(method, size, seed, options)
+                row = measure(config, options.workdir / name)
+                row["log p(x), best"] = stopped_early(options.workdir / name)
+                found.append(row)
             cells = [cell(row[name] for row in found) for name in names]
             print(f"| {size:,} | {method} | {' | '.join(cells)} |", flush=True)
 
@@ -131,8 +130,7 @@ def latents(options: argparse.Namespace) -> None:
         found = [
             measure(
                 configure("VB", size, seed, options, latent_dim),
-                options.workdir
-                / f"latents-{size}-{options.prior:g}-{latent_dim}-{seed}",
+                options.workdir / f"{name}-{latent_dim}-{seed}",
             )
             for seed in range(options.seeds)
         ]

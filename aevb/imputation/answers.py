@@ -183,14 +183,16 @@ def posterior_mean(
     """
     restore = restorer(observe)
     means = jax.vmap(lambda z: restore(call_decode(decode, z), y).mean)(zs)
-    if log_weights is None:
-        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), means)
-    weights = jax.nn.softmax(log_weights)
+    weights = None if log_weights is None else jax.nn.softmax(log_weights)
+    first = 0 if weights is None else jnp.argmax(weights)
 
-    def weighted(leaf: jax.Array) -> jax.Array:
-        return matmul(weights, leaf.reshape(len(leaf), -1)).reshape(leaf.shape[1:])
+    def average(leaf: jax.Array) -> jax.Array:
+        # About one of them, so that what is seen is exact, whatever the weights sum to.
+        rest = (leaf - leaf[first][None]).reshape(len(leaf), -1)
+        mean = jnp.mean(rest, axis=0) if weights is None else matmul(weights, rest)
+        return leaf[first] + mean.reshape(leaf.shape[1:])
 
-    return jax.tree.map(weighted, means)
+    return jax.tree.map(average, means)
 
 
 def marginal_mode(mean: PyTree) -> PyTree:

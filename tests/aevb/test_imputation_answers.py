@@ -171,6 +171,27 @@ def test_the_mean_is_the_mean_of_means():
     assert mean[0] == 1
 
 
+@pytest.mark.parametrize("is_weighted", [True, False])
+def test_what_is_seen_is_exact_whatever_the_weights_sum_to_in_float32(is_weighted):
+    """A third is seen of grey pixels, with 200 sets of 999 weights."""
+
+    @jax.jit
+    @jax.vmap
+    def seen(key):
+        y = jnp.array([1 / 3, 0.0])
+        zs, log_weights = jax.random.normal(key, (2, 999))
+        mean = aevb.posterior_mean(
+            lambda z: aevb.DiagNormal(jnp.tile(z, 2), jnp.zeros(2)),
+            aevb.masked(jnp.array([True, False])),
+            y,
+            zs[:, None],
+            log_weights=log_weights if is_weighted else None,
+        )
+        return mean[0] - y[0]
+
+    assert np.all(seen(jax.random.split(jax.random.key(0), 200)) == 0)
+
+
 def test_weights_of_draws_are_as_good_as_copies_of_them():
     """Three times the first, none of the second, twice the third."""
     log_weights = jnp.log(jnp.array([3.0, 0.0, 2.0])) + 200

@@ -175,7 +175,7 @@ def test_changing_a_field_changes_the_run(name):
     assert fingerprint(change(small(), CHANGES[name])) != before
 
 
-def test_every_algorithm_and_prior_lowers_to_its_own_program():
+def test_every_algorithm_and_prior_has_its_own_program():
     digests = {fingerprint(change(small(), {"algorithm": one})) for one in ALGORITHMS}
     assert len(digests) == len(ALGORITHMS)
     priors = {
@@ -196,7 +196,7 @@ def test_data_name_and_path_reach_the_data_door(tmp_path):
         fingerprint(change(small(), {"data.path": str(tmp_path)}))
 
 
-def test_every_estimator_lowers_to_its_own_program():
+def test_every_estimator_has_its_own_program():
     digests = {
         fingerprint(change(small(), {"estimator": estimator, "num_samples": 2}))
         for estimator in ESTIMATORS
@@ -204,7 +204,7 @@ def test_every_estimator_lowers_to_its_own_program():
     assert len(digests) == len(ESTIMATORS)
 
 
-def test_every_posterior_lowers_to_its_own_program():
+def test_every_posterior_has_its_own_program():
     digests = {
         fingerprint(small(posterior=posterior, estimator="sgvb_a"))
         for posterior in POSTERIORS
@@ -212,14 +212,14 @@ def test_every_posterior_lowers_to_its_own_program():
     assert len(digests) == len(POSTERIORS)
 
 
-def test_every_posterior_over_weights_lowers_to_its_own_program():
+def test_every_posterior_over_weights_has_its_own_program():
     digests = {
         fingerprint(small(weights=weights, weight_prior=1.0)) for weights in WEIGHTS
     }
     assert len(digests) == len(WEIGHTS)
 
 
-def test_every_precision_lowers_to_its_own_program():
+def test_every_precision_has_its_own_program():
     digests = {fingerprint(small(precision=precision)) for precision in PRECISIONS}
     assert len(digests) == len(PRECISIONS)
 
