@@ -3,7 +3,7 @@
 A block of Python runs in the order of its page, in one namespace a page, in a directory
 where `runs/DIR` is a trained run. A line above a block may say what else it is:
 
-    <!-- from FILE -->           an excerpt of the source: it has to be there, line by line
+    <!-- from FILE -->           an excerpt of that file: every line has to be there
     <!-- not run: REASON -->     it is only compiled
 """
 
@@ -81,7 +81,7 @@ def directory(tmp_path_factory):
 
 
 def of_the_reader() -> dict[str, object]:
-    """What the README's code takes for granted: the reader's own parameters and data."""
+    """What the README's code takes for granted: the reader's parameters and data."""
     key = jax.random.key(0)
     shapes = {"w1": (6, 4), "mean": (4, 2), "log_scale": (4, 2)}
     shapes |= {"w2": (2, 4), "logits": (4, 6)}
@@ -142,14 +142,18 @@ def test_every_other_block_is_of_a_kind_that_a_test_reads(page):
 def commands(page: str) -> list[list[str]]:
     """The words of every `python -m ...` in blocks of bash, and of those in backticks.
 
-    Words in capitals stand for something else, and so do three dots.
+    Words in capitals stand for something else, and so do three dots. A sentence names a
+    command without the flags that it needs.
     """
     scripts = [block.code for block in blocks(page) if block.language == "bash"]
-    scripts += re.findall(r"`([^`\n]+)`", prose(page))
+    named = re.findall(r"`([^`\n]+)`", prose(page))
+    scripts += [text for text in named if " -" in text.partition(" -m ")[2]]
     found = []
     for script in scripts:
-        for match in re.finditer(r"python3? -m ([^;'#\n]+)", script.replace("\\\n", "")):
-            words = shlex.split(match[1].replace("\\|", "|").strip())
+        for match in re.finditer(
+            r"python3? -m ([^;'#\n]+)", script.replace("\\\n", "")
+        ):
+            words = shlex.split(match[1].replace("0:1024", "0:2"))
             if not any(re.search(r"FIELD|VALUES|\.\.\.$", word) for word in words):
                 found.append([word.replace("$I", "0") for word in words])
     return found
@@ -177,7 +181,7 @@ def test_commands_are_found():
     found = commands("README.md") + commands("docs/cluster.md")
     assert ["experiments.mnist", "--devices=8"] in found
     assert sum("--distributed" in words for words in found) >= 3
-    assert ["experiments.data"] in found
+    assert ["experiments.verify", "--workdir=DIR"] in found
 
 
 # Of ml_collections, where it reads a file.
