@@ -44,6 +44,19 @@ TEST = [
     "ruff>=0.17,<0.18",
 ]
 
+# The site of docs/. Nothing of it is imported by aevb, experiments or the tests.
+DOCS = [
+    "griffelib>=2.4,<3",
+    "latex2mathml>=3.81,<4",
+    "mkdocs>=1.6.1,<2",
+    "mkdocs-material>=9.8,<10",
+    "mkdocstrings>=1.0.8,<2",
+    "mkdocstrings-python>=2.0.11,<3",
+    "pymdown-extensions>=13.1,<14",
+    "ruff>=0.17,<0.18",
+    "ziamath>=0.13,<0.14",
+]
+
 readme = Path(__file__).with_name("README.md")
 package = Path(__file__).with_name("aevb") / "__init__.py"
 version = re.search(r'^__version__ = "(.+)"$', package.read_text("utf-8"), re.M)
@@ -71,6 +84,7 @@ setup(
     package_data={"aevb": ["py.typed"]},
     install_requires=CORE,
     extras_require={
+        "docs": DOCS,
         "nets": NETS,
         "experiments": EXPERIMENTS,
         "tensorflow": [*EXPERIMENTS, "tensorflow>=2.20,<3"],

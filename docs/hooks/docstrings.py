@@ -1,4 +1,4 @@
-"""Docstrings as Markdown has them, and the signatures of records: an extension of griffe.
+"""Docstrings as Markdown has them, and signatures of records: an extension of griffe.
 
 The docstrings in the code are laid out for people who read code. What Markdown would
 take for something else is changed here, on its way to the page.
@@ -25,7 +25,9 @@ _DATACLASS = griffe.ExprName("dataclasses.dataclass")
 _EMPHASIS = re.compile(r"(?<![\w*])(\*{1,2}\w[^*]*\*{1,2})(?![\w*])")
 _CODE = re.compile(r"(`[^`]+`)")
 # A name in backticks, or a call of it, that is no link yet.
-_NAME = re.compile(r"(?<![\[`])`(?P<name>[A-Za-z_][\w.]*)(?P<call>\(\.\.\.\))?`(?![`\]])")
+_NAME = re.compile(
+    r"(?<![\[`])`(?P<name>[A-Za-z_][\w.]*)(?P<call>\(\.\.\.\))?`(?![`\]])"
+)
 
 
 def link_names(text: str, target: Callable[[str], str | None]) -> str:
@@ -78,9 +80,10 @@ class Docstrings(griffe.Extension):
             dataclass = griffe.Decorator(_DATACLASS, lineno=None, endlineno=None)
             cls.decorators.append(dataclass)
             for member in cls.members.values():
-                if isinstance(member, griffe.Attribute):
-                    if str(member.value) == "static()":
-                        member.value = None
+                if isinstance(member, griffe.Attribute) and (
+                    str(member.value) == "static()"  # no default, but what it is
+                ):
+                    member.value = None
 
     def on_object(
         self, *, obj: griffe.Object, loader: griffe.GriffeLoader, **_: Any

@@ -1,7 +1,7 @@
 """Formulas in MathML, which a browser draws by itself: no script, and no network.
 
-MkDocs runs this file as a hook. The font with the table of mathematics that MathML needs
-comes from a package; the site has a copy of it.
+MkDocs runs this file as a hook. The font, with the table of mathematics that MathML
+needs, comes from a package; the site has a copy of it.
 """
 
 import html

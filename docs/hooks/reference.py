@@ -7,12 +7,10 @@ is no such name. Nothing of the project is imported.
 
 import ast
 import logging
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from docstrings import PACKAGES, link_names
-from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 __all__ = ["PAGES", "public_names"]
