@@ -22,7 +22,11 @@ PACKAGES = (
 """Whose `__all__` is public; those inside another one before it."""
 
 _DATACLASS = griffe.ExprName("dataclasses.dataclass")
+_ITEM = re.compile(r"^  (?:\w|\\_)+(?=:)", re.MULTILINE)
 _EMPHASIS = re.compile(r"(?<![\w*])(\*{1,2}\w[^*]*\*{1,2})(?![\w*])")
+_BLOCK = re.compile(
+    r"(^```.*?^```$|(?:\A|(?<=\n\n)) {4}.*?(?=\n\n|\Z))", re.DOTALL | re.MULTILINE
+)
 _CODE = re.compile(r"(`[^`]+`)")
 # A name in backticks, or a call of it, that is no link yet.
 _NAME = re.compile(
@@ -31,7 +35,7 @@ _NAME = re.compile(
 
 
 def link_names(text: str, target: Callable[[str], str | None]) -> str:
-    """Makes links of the names in backticks; fences stay as they are.
+    """Makes links of the names in backticks; blocks of code stay as they are.
 
     Args:
       text: Markdown.
@@ -43,7 +47,7 @@ def link_names(text: str, target: Callable[[str], str | None]) -> str:
         found = target(match["name"])
         return match[0] if found is None else f"[{match[0]}][{found}]"
 
-    parts = re.split(r"(^ *```.*?^ *```$)", text, flags=re.DOTALL | re.MULTILINE)
+    parts = _BLOCK.split(text)
     parts[::2] = [_NAME.sub(link, part) for part in parts[::2]]
     return "".join(parts)
 
@@ -66,7 +70,8 @@ def _paragraph(text: str) -> str:
         words = _EMPHASIS.split(parts[index].replace("_", r"\_"))
         words[::2] = [word.replace("*", r"\*") for word in words[::2]]
         parts[index] = "".join(words)
-    return "".join(parts)
+    # The names of arguments and fields, at the start of their lines, are no Markdown.
+    return _ITEM.sub(lambda name: name[0].replace("\\", ""), "".join(parts))
 
 
 class Docstrings(griffe.Extension):
