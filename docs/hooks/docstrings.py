@@ -22,7 +22,7 @@ PACKAGES = (
 """Whose `__all__` is public; those inside another one before it."""
 
 _DATACLASS = griffe.ExprName("dataclasses.dataclass")
-_ITEM = re.compile(r"^  (?:\w|\\_)+(?=:)", re.MULTILINE)
+_ITEM = re.compile(r"^  (?:\\\*)*(?:\w|\\_)+(?=:)", re.MULTILINE)
 _EMPHASIS = re.compile(r"(?<![\w*])(\*{1,2}\w[^*]*\*{1,2})(?![\w*])")
 _BLOCK = re.compile(
     r"(^```.*?^```$|(?:\A|(?<=\n\n)) {4}.*?(?=\n\n|\Z))", re.DOTALL | re.MULTILINE

@@ -5,11 +5,11 @@ needs, comes from a package; the site has a copy of it.
 """
 
 import html
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
 
-import ziamath
 from latex2mathml.converter import convert
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
@@ -25,7 +25,10 @@ _TAG = re.compile(r"\\tag\{(.*?)\}")
 
 def on_files(files: Files, *, config: Any) -> Files:
     """Adds the font of the formulas to the site; `docs/style.css` names it."""
-    source = Path(ziamath.__file__).parent / "fonts" / _FONT
+    package = importlib.util.find_spec("ziamath")
+    if package is None or package.origin is None:
+        raise PluginError("there is no ziamath: pip install -e '.[docs]'")
+    source = Path(package.origin).parent / "fonts" / _FONT
     files.append(File.generated(config, f"fonts/{_FONT}", abs_src_path=str(source)))
     return files
 

@@ -177,4 +177,6 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 
     for source, uri in OUTSIDE.items():
         markdown = markdown.replace(f"(../{source}", f"({uri}")
+    if page.file.src_uri in OUTSIDE.values():
+        markdown = markdown.replace("(docs/", "(")
     return link_names(markdown, target)
