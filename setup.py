@@ -27,6 +27,7 @@ EXPERIMENTS = [
     "ml-collections>=1.1,<2",
     "orbax-checkpoint>=0.11.30,<0.13",
     "pillow>=11,<14",
+    "pyarrow>=18,<27",
     "scikit-learn>=1.5,<2",
     "scipy>=1.14,<2",
     "tensorboardX>=2.6.2,<3",
@@ -53,6 +54,19 @@ MLFLOW = [
     # Its store in a file of this machine, the one it takes where no server is named.
     "alembic>=1.14,<2",
     "sqlalchemy>=2.0.30,<3",
+]
+
+# The site of docs/. Nothing of it is imported by aevb, experiments or the tests.
+DOCS = [
+    "griffelib>=2.4,<3",
+    "latex2mathml>=3.81,<4",
+    "mkdocs>=1.6.1,<2",
+    "mkdocs-material>=9.8,<10",
+    "mkdocstrings>=1.0.8,<2",
+    "mkdocstrings-python>=2.0.11,<3",
+    "pymdown-extensions>=13.1,<14",
+    "ruff>=0.17,<0.18",
+    "ziamath>=0.13,<0.14",
 ]
 
 readme = Path(__file__).with_name("README.md")
@@ -82,6 +96,7 @@ setup(
     package_data={"aevb": ["py.typed"]},
     install_requires=CORE,
     extras_require={
+        "docs": DOCS,
         "nets": NETS,
         "experiments": EXPERIMENTS,
         "tensorflow": [*EXPERIMENTS, "tensorflow>=2.20,<3"],

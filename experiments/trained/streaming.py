@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from experiments.errors import ConfigError, DataError, StoppedError
 from experiments.processes.interruption import StopRequest
@@ -62,8 +64,7 @@ def write_rows(
       Whether there was anything to do: False where the file is there.
 
     Raises:
-      ConfigError: the file's name has another suffix, or Parquet cannot be written
-        here.
+      ConfigError: the file's name has another suffix.
       DataError: there is a file of other rows.
       StoppedError: a signal came; what was made is on the disk.
     """
@@ -72,7 +73,6 @@ def write_rows(
             f"--output={output}: expected a file name that ends in "
             f"{' or '.join(SUFFIXES)}"
         )
-    parquet = _parquet() if output.suffix == ".parquet" else None
     about = {**rows.about, "identity": json_digest(rows.identity)}
     if output.exists():
         if _about(output) == about:
@@ -103,7 +103,7 @@ def write_rows(
         return found
 
     output.parent.mkdir(parents=True, exist_ok=True)
-    if parquet is None:
+    if output.suffix == ".npz":
         arrays = {
             name: (value.dtype, (rows.num, *value.shape[1:]))
             for name, value in chunk(0).items()
@@ -112,7 +112,7 @@ def write_rows(
         write_npz(output, arrays, chunk, len(firsts), about=text)
     else:
         pieces = (chunk(number) for number in range(len(firsts)))
-        _write_parquet(parquet, output, pieces, about)
+        _write_parquet(output, pieces, about)
     chunks.remove()
     return True
 
@@ -132,32 +132,17 @@ def _about(output: Path) -> Any:
         if output.suffix == ".npz":
             with np.load(output, allow_pickle=False) as arrays:
                 return json.loads(str(arrays["about"]))
-        schema = _parquet().read_schema(output)
-        return json.loads(schema.metadata[b"about"])
+        return json.loads(pq.read_schema(output).metadata[b"about"])
     except Exception:  # a file of something else makes a reader raise what it likes
         return None
 
 
-def _parquet() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ConfigError(
-            "Parquet files need pyarrow, which is not installed: pip install pyarrow, "
-            "or give an --output that ends in .npz"
-        ) from error
-    return pyarrow.parquet
-
-
 def _write_parquet(
-    parquet: Any,
     output: Path,
     pieces: Iterator[Mapping[str, np.ndarray]],
     about: Mapping[str, Any],
 ) -> None:
     """A column a name: numbers, or lists of fixed length, row-major where nested."""
-    import pyarrow as pa
-
     def column(values: np.ndarray) -> Any:
         array = pa.array(np.ascontiguousarray(values).reshape(-1))
         for length in reversed(values.shape[1:]):
@@ -171,7 +156,7 @@ def _write_parquet(
         for arrays in pieces:
             columns = {name: column(values) for name, values in arrays.items()}
             table = pa.table(columns).replace_schema_metadata(metadata)
-            writer = writer or parquet.ParquetWriter(temporary, table.schema)
+            writer = writer or pq.ParquetWriter(temporary, table.schema)
             writer.write_table(table)
         if writer is not None:
             writer.close()

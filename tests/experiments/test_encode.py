@@ -4,6 +4,7 @@ import shutil
 
 import jax
 import numpy as np
+import pyarrow.parquet
 import pytest
 from configurations import small
 
@@ -135,10 +136,9 @@ def test_images_of_ones_own_are_white_from_128_on(workdir, run, tmp_path):
 
 
 def test_parquet_has_the_same_columns(workdir, codes, tmp_path):
-    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     path = tmp_path / "codes.parquet"
     assert run_encode(workdir, path, "--draws=2") == DONE
-    table = parquet.read_table(path)
+    table = pyarrow.parquet.read_table(path)
     for name, value in arrays(codes).items():
         if name != "about":
             np.testing.assert_array_equal(table[name].to_pylist(), value)
