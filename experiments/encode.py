@@ -11,8 +11,8 @@ and k-hat; beside them "index", and "split" and "label" where they are known. Th
 of a binary run are binary: test images as in the report, training images drawn once, of
 your own files white from a byte of 128 on.
 
-NPZ is read by `numpy.load`, Parquet by pandas and others. Rows are made chunk by chunk. If you
-stop it, or it is killed, the same command goes on and makes the same file.
+NPZ is read by `numpy.load`, Parquet by pandas and others. Rows are made chunk by chunk.
+If you stop it, or it is killed, the same command goes on and makes the same file.
 
 Exit codes: 0 done; 1 usage, data or workdir error; 3 no usable checkpoint; 75 stopped
 by a signal after saving (run the same command again).

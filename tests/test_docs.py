@@ -10,6 +10,7 @@ where `runs/DIR` is a trained run. A line above a block may say what else it is:
 import importlib
 import re
 import shlex
+import sys
 import textwrap
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,12 +21,14 @@ import jax.numpy as jnp
 import pytest
 from configurations import small
 
-from experiments import cli, sweep
+from experiments import cli, export, sweep
 from experiments.arguments import Parser
 from experiments.config import base, flatten
+from experiments.errors import DONE
 from experiments.processes import distributed
 from experiments.processes.interruption import StopRequest
 from experiments.storage.workdir import held
+from experiments.trackers.sinks import TRACKERS
 from experiments.training import runner
 
 ROOT = Path(__file__).parents[1]
@@ -67,7 +70,7 @@ def prose(page: str) -> str:
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """Where the pages run: `runs/DIR` is a run of ten steps."""
+    """Where the pages run: `runs/DIR` is a run of ten steps, exported."""
     directory = tmp_path_factory.mktemp("docs")
     workdir = directory / "runs" / "DIR"
     workdir.parent.mkdir()
@@ -77,6 +80,7 @@ def directory(tmp_path_factory):
         stack.enter_context(jax.numpy_rank_promotion("allow"))
         stack.enter_context(held(workdir))
         runner.run(config, workdir, stack.enter_context(StopRequest()))
+    assert export.main([f"--workdir={workdir}", "--platforms=cpu"]) == DONE
     return directory
 
 
@@ -101,6 +105,7 @@ def of_the_reader() -> dict[str, object]:
 @pytest.mark.usefixtures("standard_promotion")
 def test_the_code_of_a_page_runs(page, directory, monkeypatch):
     monkeypatch.chdir(directory)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # one page imports of the artefacts
     namespace = of_the_reader() if page == "README.md" else {}
     for block in python(page):
         code = "\n" * block.line + block.code  # an error names the line of the page
@@ -171,6 +176,9 @@ def read(words: list[str]) -> None:
             module.main(words[1:])
         return
     _, _, rest = distributed.read_flags(words)
+    trackers = [word for word in rest if word.startswith("--tracker=")]
+    assert {word.partition("=")[2] for word in trackers} <= set(TRACKERS)
+    rest = [word for word in rest if word not in trackers]
     if module is sweep:
         sweep.parse(rest)
     else:
@@ -202,13 +210,13 @@ def test_the_flags_of_every_command_are_its_own(page, tmp_path, monkeypatch):
     monkeypatch.setattr(Parser, "parse_args", stop)
     for words in commands(page):
         name, *flags = words
-        if name == "experiments.data":
-            read(["experiments.data.__main__", *flags])
+        if name in ("experiments.data", "experiments.trackers"):
+            read([f"{name}.__main__", *flags])
         elif name.startswith("experiments."):
             read(words)
         elif name.startswith("benchmarks."):
             source = (ROOT / f"{name.replace('.', '/')}.py").read_text()
-            for flag in flags:
+            for flag in filter(lambda word: word.startswith("-"), flags):
                 assert f'"{flag.partition("=")[0]}"' in source, f"{name} {flag}"
         else:
             assert name in ("venv", "pytest"), words

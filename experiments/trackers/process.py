@@ -21,7 +21,7 @@ from experiments.trackers.sinks import require
 __all__ = ["HELP", "copied", "read_flag"]
 
 HELP = """\
-A copy of the run in a tracker (README, "Trackers"):
+A copy of the run in a tracker (docs/use.md, "Trackers"):
 
     --tracker=wandb|mlflow     copies metrics, figures and results; a failure of the
                                tracker is a warning, and nothing of the run changes"""

@@ -143,6 +143,7 @@ def _write_parquet(
     about: Mapping[str, Any],
 ) -> None:
     """A column a name: numbers, or lists of fixed length, row-major where nested."""
+
     def column(values: np.ndarray) -> Any:
         array = pa.array(np.ascontiguousarray(values).reshape(-1))
         for length in reversed(values.shape[1:]):
