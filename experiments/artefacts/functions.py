@@ -17,6 +17,7 @@ import numpy as np
 import aevb
 from aevb.marginal import curve_sizes
 from experiments.evaluation.estimators import importance
+from experiments.program.posteriors import closed_form_std
 from experiments.training.opened import Opened
 
 __all__ = ["Function", "Input", "flat_weights", "functions"]
@@ -249,19 +250,15 @@ def _parameters(distribution: Any) -> _Arrays:
         for field in dataclasses.fields(distribution)
     }
     found["mean"] = distribution.mean
-    if isinstance(distribution, aevb.DiagNormal):
-        found["standard_deviation"] = jnp.exp(distribution.log_scale)
-    return found
+    std = closed_form_std(distribution)
+    return found if std is None else found | {"std": std}
 
 
 def _meanings(distribution: Any, of: str) -> dict[str, dict[str, Any]]:
     symbol, family = _SYMBOLS[of], type(distribution).__name__
     known = {
         "mean": {"meaning": f"the mean of {symbol}", "unit": f"of {of}"},
-        "standard_deviation": {
-            "meaning": f"the standard deviation of {symbol}",
-            "unit": f"of {of}",
-        },
+        "std": {"meaning": f"the standard deviation of {symbol}", "unit": f"of {of}"},
     }
     if isinstance(distribution, aevb.Bernoulli):
         known["mean"] = {"meaning": "P(x = 1)", "unit": "probability"}

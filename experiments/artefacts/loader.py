@@ -76,8 +76,8 @@ class Artefacts:
           xs: `[b, D]`, from 0 to 1; as the manifest says, binary or grey.
 
         Returns:
-          Each parameter by its name, "mean", and of a normal q "standard_deviation":
-          `[b, J]`.
+          Each parameter by its name, "mean", and the standard deviation "std" where it
+          has a closed form: `[b, J]`.
 
         Raises:
           ArtefactError: xs has another shape, or a value outside 0 to 1.

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 import aevb
 
-__all__ = ["Family", "family_of", "prior_shape"]
+__all__ = ["Family", "closed_form_std", "family_of", "prior_shape"]
 
 
 class Family(NamedTuple):
@@ -164,3 +164,16 @@ _FAMILIES: dict[str, Callable[[float, int], Family]] = {
     "kumaraswamy": _kumaraswamy,
     "dirichlet": _dirichlet,
 }
+
+
+def closed_form_std(distribution: Any) -> jax.Array | None:
+    """The standard deviation of a distribution; None where it has no closed form.
+
+    >>> closed_form_std(aevb.DiagNormal(jnp.zeros(1), jnp.log(jnp.full(1, 2.0))))
+    Array([2.], dtype=float32)
+    """
+    if isinstance(distribution, aevb.DiagNormal):
+        return jnp.exp(distribution.log_scale)
+    if hasattr(distribution, "variance"):
+        return jnp.sqrt(distribution.variance)
+    return None

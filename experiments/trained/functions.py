@@ -12,6 +12,7 @@ from experiments.evaluation.annealing import prior_of
 from experiments.evaluation.bounds import datapoint_bound
 from experiments.evaluation.estimators import importance
 from experiments.program import Program, binarize
+from experiments.program.posteriors import closed_form_std
 from experiments.trained.arrays import Bound, Codes, Likelihood, Pixels, Sampled
 
 __all__ = ["binarizer", "bounder", "decoder", "encoder", "likelihooder", "sampler"]
@@ -38,12 +39,11 @@ def encoder(program: Program, num_draws: int) -> Callable[..., Codes]:
         q: Any = program.model.encode(params, x)
         draw_key, spread_key = jax.random.split(jax.random.fold_in(key, index))
         draws = jax.vmap(q.sample)(jax.random.split(draw_key, num_draws))
-        if isinstance(q, aevb.DiagNormal):
-            return Codes(q.mean, jnp.exp(q.log_scale), draws)
-        if hasattr(q, "variance"):
-            return Codes(q.mean, jnp.sqrt(q.variance), draws)
-        keys = jax.random.split(spread_key, _SPREAD_DRAWS)
-        return Codes(q.mean, jnp.std(jax.vmap(q.sample)(keys), axis=0), draws)
+        std = closed_form_std(q)
+        if std is None:
+            keys = jax.random.split(spread_key, _SPREAD_DRAWS)
+            std = jnp.std(jax.vmap(q.sample)(keys), axis=0)
+        return Codes(q.mean, std, draws)
 
     return encode
 
@@ -53,9 +53,8 @@ def decoder(program: Program) -> Callable[..., Pixels]:
 
     def decode(params: Any, z: jax.Array) -> Pixels:
         p: Any = program.model.decode(params, z)
-        if isinstance(p, aevb.DiagNormal):
-            return Pixels(p.mean, jnp.exp(p.log_scale))
-        return Pixels(p.mean, jnp.sqrt(p.mean * (1 - p.mean)))
+        std = closed_form_std(p)
+        return Pixels(p.mean, jnp.sqrt(p.mean * (1 - p.mean)) if std is None else std)
 
     return decode
 

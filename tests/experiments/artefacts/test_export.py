@@ -135,7 +135,7 @@ def of_the_program(opened: Opened, size: int) -> tuple[dict, dict]:
         "encode loc": q.loc,
         "encode log_scale": q.log_scale,
         "encode mean": q.loc,
-        "encode standard_deviation": jax.jit(jnp.exp)(q.log_scale),
+        "encode std": jax.jit(jnp.exp)(q.log_scale),
         "decode logits": logits,
         "decode mean": mean,
         "sample z": zs,
