@@ -1,15 +1,18 @@
-"""What the tests of programs share: MNIST unpacked once, a library for trackers."""
+"""What the tests of programs share: what they spare, and a library for trackers."""
 
 import functools
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from tracked import FAKE, Fake
 
 import experiments.data
 from experiments.data.idx import BUNDLED, read_idx
 from experiments.data.source import Source
+from experiments.reports import style
 
 _read_bundled = functools.cache(read_idx)
 
@@ -23,6 +26,33 @@ def mnist_unpacked_once() -> Iterator[None]:
     """A fifth of a second a run: half a minute of the suite."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments.data, "read_idx", _read)
+        yield
+
+
+class Blank(FigureCanvasAgg):
+    """A figure of the same size that is left white."""
+
+    def draw(self) -> None:
+        pass
+
+    def buffer_rgba(self) -> np.ndarray:
+        width, height = self.get_width_height()
+        return np.full((height, width, 4), 255, np.uint8)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blank_pictures() -> Iterator[None]:
+    """To draw them is a quarter of a small run; see `drawn`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "FigureCanvasAgg", Blank)
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Iterator[None]:
+    """Pictures are drawn, for the tests of what is on them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "FigureCanvasAgg", FigureCanvasAgg)
         yield
 
 

@@ -373,7 +373,7 @@ def test_a_folder_of_something_else_is_refused(workdir, tmp_path, capsys):
     said = refused(capsys, command(workdir, f"--out={tmp_path / 'LICENSE'}"))
     assert "LICENSE is a file" in said
     said = refused(capsys, [f"--workdir={tmp_path}", f"--out={tmp_path / 'out'}"])
-    assert "config.json cannot be read" in said
+    assert "holds no run, expected a folder with a config.json" in said
 
 
 @pytest.mark.parametrize("written", [0, 1, 6, 11])

@@ -41,6 +41,10 @@ class Browser:
 
     def open(self):
         self.driver.get(self.url)
+        there = "return Boolean(window.explorer?.ready)"
+        WebDriverWait(self.driver, 60).until(
+            lambda driver: driver.execute_script(there)
+        )
         wait = "window.explorer.ready.then(arguments[0], arguments[0])"
         self.driver.execute_async_script(wait)
         return self

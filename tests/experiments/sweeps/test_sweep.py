@@ -282,7 +282,7 @@ def numbers(rows: list[dict]) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, cache) -> tuple[Path, list[dict]]:
+def finished(tmp_path_factory, cache, drawn) -> tuple[Path, list[dict]]:
     from experiments.reports.sweep import write_sweep_report
 
     workdir = tmp_path_factory.mktemp("sweep") / "whole"
@@ -374,11 +374,6 @@ def test_interrupted_it_goes_on_to_the_same_table(
         assert numbers(rows) == numbers(finished[1])
     assert_same_table(rows, finished[1])
     assert not (tmp_path / "lanes").exists()
-
-
-def test_eight_devices_have_the_table_of_one(finished, tmp_path, assert_same_table):
-    rows = whole(tmp_path, StopRequest(), num_devices=8)
-    assert_same_table(rows, finished[1])
 
 
 def test_another_sweep_in_the_workdir_is_refused(finished, tmp_path):

@@ -19,7 +19,7 @@ from tracked import lines, write_run
 from experiments import cli, mnist, single, sweep
 from experiments.errors import DONE, LOST, STOPPED, USAGE, ConfigError, StoppedError
 from experiments.processes.interruption import StopRequest
-from experiments.reports import run as report
+from experiments.reports.numbers import numbers_of
 from experiments.storage.atomic import read_json, write_json
 from experiments.storage.checkpoints import Checkpoints
 from experiments.storage.workdir import held
@@ -92,7 +92,7 @@ def by_hand(workdir: Path) -> subprocess.CompletedProcess:
 
 def write_numbers(result: Result, workdir: Path) -> None:
     """In place of a report, whose pictures are most of a small run's time."""
-    write_json(workdir / "results.json", report._numbers(result))
+    write_json(workdir / "results.json", numbers_of(result))
 
 
 @pytest.fixture
