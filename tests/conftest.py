@@ -39,8 +39,18 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-# Of more than twenty seconds a test.
-_LONGEST = ("test_paper.py", "test_processes.py")
+# Of half a minute and more; first those whose tests are long.
+_LONGEST = (
+    "test_paper.py", "test_processes.py", "test_reconstruct.py", "test_sweep.py",
+    "test_resume.py", "test_config.py", "test_weights.py", "test_posteriors.py",
+    "test_docs.py", "test_programs.py", "test_parallel.py", "test_run.py",
+    "test_precision.py", "test_imputation.py", "test_marginal_likelihood.py",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With --dist=loadfile the workers take the files as they are ordered below."""
+    config.option.loadscopereorder = False
 
 
 def pytest_collection_finish() -> None:
@@ -51,8 +61,9 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests first, so that the workers end together."""
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
+    """The longest files first, so that the workers end together."""
+    order = {name: index for index, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(scope="module")
