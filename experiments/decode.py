@@ -5,7 +5,7 @@
     python -m experiments.decode --workdir=runs/DIR --input=codes.npz --array=draws \\
         --output=images.png
 
-The input is an NPZ file as `experiments.encode` writes it, with --array of shape
+The input is a file of `experiments.encode` (NPZ or Parquet), with --array of shape
 [n, J] or [n, S, J], or an NPY file of such an array. The output has "mean" and "std" of
 the pixels given z, from 0 (black) to 1, of shape [n, H, W] or [n, S, H, W]; a PNG shows
 the first 100 means. If you stop it, or it is killed, the same command goes on and makes
@@ -16,7 +16,7 @@ by a signal after saving (run the same command again).
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from experiments.evaluation.points import points_identity
 from experiments.processes.interruption import StopRequest
 from experiments.reports.images import image_grid
 from experiments.storage.digests import digests
+from experiments.storage.parquet import column_names, read_column
 from experiments.trained import TrainedRun
 from experiments.trained.streaming import Rows, progress, write_rows
 from experiments.training.opened import load_run
@@ -47,8 +48,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m experiments.decode", description=__doc__)
     add = parser.add_argument
     add_run(parser)
-    add("--input", type=Path, required=True, help="an NPZ or NPY file of codes")
-    add("--array", default="mean", help="of an NPZ file (mean)")
+    add(
+        "--input", type=Path, required=True, help="a file of codes: NPZ, Parquet or NPY"
+    )
+    add("--array", default="mean", help="of an NPZ or Parquet file (mean)")
     add(
         "--output",
         type=Path,
@@ -65,20 +68,11 @@ def read_codes(file: Path, array: str, latent_dim: int) -> np.ndarray:
       DataError: it cannot be read, or has no such codes.
     """
     try:
-        found = np.load(file, allow_pickle=False)
-        if file.suffix == ".npz":
-            with found as arrays:
-                names = ", ".join(arrays.files)
-                if array not in arrays.files:
-                    raise DataError(
-                        f"{file} has no array {array!r}, but {names}: name one with "
-                        "--array"
-                    )
-                found = arrays[array]
+        found = _read(file, array)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
-            f"{file} cannot be read as codes ({' '.join(str(error).split())}): give an "
-            "NPZ file of experiments.encode, or an NPY file"
+            f"{file} cannot be read as codes ({' '.join(str(error).split())}): give a "
+            "file of experiments.encode (NPZ or Parquet), or an NPY file"
         ) from error
     fits = found.ndim in (2, 3) and found.shape[-1] == latent_dim and found.size
     if not fits or found.dtype.kind != "f" or not np.isfinite(found).all():
@@ -87,6 +81,24 @@ def read_codes(file: Path, array: str, latent_dim: int) -> np.ndarray:
             f"of shape [n, {latent_dim}] or [n, S, {latent_dim}], codes of this run"
         )
     return found.astype(np.float32)
+
+
+def _read(file: Path, array: str) -> np.ndarray:
+    def one_of(names: list[str], read: Callable[[str], np.ndarray]) -> np.ndarray:
+        if array not in names:
+            raise DataError(
+                f"{file} has no array {array!r}, but {', '.join(names)}: name one with "
+                "--array"
+            )
+        return read(array)
+
+    if file.suffix == ".parquet":
+        return one_of(column_names(file), partial(read_column, file))
+    found = np.load(file, allow_pickle=False)
+    if isinstance(found, np.ndarray):
+        return found
+    with found:
+        return one_of(found.files, found.get)
 
 
 def _run(argv: Sequence[str] | None) -> None:

@@ -6,19 +6,18 @@ the same to the byte.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from experiments.errors import ConfigError, DataError, StoppedError
 from experiments.processes.interruption import StopRequest
 from experiments.storage.chunks import Chunks, write_npz
 from experiments.storage.digests import json_digest
+from experiments.storage.parquet import read_about, write_parquet
 
 __all__ = ["SUFFIXES", "Rows", "progress", "write_rows"]
 
@@ -112,7 +111,7 @@ def write_rows(
         write_npz(output, arrays, chunk, len(firsts), about=text)
     else:
         pieces = (chunk(number) for number in range(len(firsts)))
-        _write_parquet(output, pieces, about)
+        write_parquet(output, pieces, about)
     chunks.remove()
     return True
 
@@ -132,35 +131,6 @@ def _about(output: Path) -> Any:
         if output.suffix == ".npz":
             with np.load(output, allow_pickle=False) as arrays:
                 return json.loads(str(arrays["about"]))
-        return json.loads(pq.read_schema(output).metadata[b"about"])
+        return read_about(output)
     except Exception:  # a file of something else makes a reader raise what it likes
         return None
-
-
-def _write_parquet(
-    output: Path,
-    pieces: Iterator[Mapping[str, np.ndarray]],
-    about: Mapping[str, Any],
-) -> None:
-    """A column a name: numbers, or lists of fixed length, row-major where nested."""
-
-    def column(values: np.ndarray) -> Any:
-        array = pa.array(np.ascontiguousarray(values).reshape(-1))
-        for length in reversed(values.shape[1:]):
-            array = pa.FixedSizeListArray.from_arrays(array, length)
-        return array
-
-    temporary = output.with_name(f".{output.name}.tmp")
-    metadata = {"about": json.dumps(about, sort_keys=True)}
-    writer = None
-    try:
-        for arrays in pieces:
-            columns = {name: column(values) for name, values in arrays.items()}
-            table = pa.table(columns).replace_schema_metadata(metadata)
-            writer = writer or pq.ParquetWriter(temporary, table.schema)
-            writer.write_table(table)
-        if writer is not None:
-            writer.close()
-            temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)

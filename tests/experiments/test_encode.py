@@ -11,6 +11,7 @@ from configurations import small
 from experiments import decode, encode, mnist
 from experiments.errors import DONE, STOPPED, USAGE
 from experiments.processes import interruption
+from experiments.storage.parquet import write_parquet
 from experiments.trained import open_run, streaming
 
 # optax.adam raises a float to an integer power.
@@ -143,6 +144,11 @@ def test_parquet_has_the_same_columns(workdir, codes, tmp_path):
         if name != "about":
             np.testing.assert_array_equal(table[name].to_pylist(), value)
     assert run_encode(workdir, path, "--draws=2") == DONE
+    for array in ("mean", "draws"):
+        pixels = [tmp_path / f"{array}-of-{kind}.npz" for kind in ("parquet", "npz")]
+        for file, output in zip((path, codes), pixels, strict=True):
+            assert run_decode(workdir, file, output, f"--array={array}") == DONE
+        np.testing.assert_array_equal(*(arrays(file)["mean"] for file in pixels))
 
 
 @pytest.mark.parametrize(
@@ -198,10 +204,13 @@ def test_draws_of_codes_become_pixels(workdir, codes, run, tmp_path):
     ],
 )
 def test_wrong_codes_are_one_line(workdir, capsys, tmp_path, content, message):
-    file = tmp_path / "codes.npz"
-    if content is None:
-        file.write_bytes(b"PK nothing")
-    else:
-        np.savez(file, **content)
-    assert run_decode(workdir, file, tmp_path / "images.npz") == USAGE
-    assert message in capsys.readouterr().err
+    files = [tmp_path / "codes.npz", tmp_path / "codes.parquet"]
+    for file in files:
+        if content is None:
+            file.write_bytes(b"PK nothing")
+        elif file.suffix == ".npz":
+            np.savez(file, **content)
+        else:
+            write_parquet(file, iter([content]), {})
+        assert run_decode(workdir, file, tmp_path / "images.npz") == USAGE
+        assert message in capsys.readouterr().err
