@@ -197,6 +197,8 @@ from aevb.types import (
     State,
 )
 
+__version__ = "0.2.0"
+
 __all__ = [
     "Affine",
     "Algorithm",

@@ -108,18 +108,19 @@ def directory(text: str) -> Path:
     return path
 
 
-def add_run(parser: argparse.ArgumentParser, *, folder: str) -> None:
-    """Adds the arguments of a command that opens a trained run and writes beside it.
+def add_run(parser: argparse.ArgumentParser, *, folder: str = "") -> None:
+    """Adds the arguments of a command that opens a trained run.
 
     They are what `training.opened.load_run` takes, and `out`, a path.
 
     Args:
       parser: is changed.
-      folder: of the workdir, to write to where no --out is given.
+      folder: of the workdir, to write to where no --out is given; "" has no --out.
     """
     add = parser.add_argument
     add("--workdir", type=directory, required=True, help="the trained run's folder")
-    add("--out", type=Path, help=f"where to write (WORKDIR/{folder})")
+    if folder:
+        add("--out", type=Path, help=f"where to write (WORKDIR/{folder})")
     add(
         "--step",
         type=_checkpoint,

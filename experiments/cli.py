@@ -17,6 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from experiments.config import base, flatten, validate
 from experiments.errors import DONE, ConfigError, ExperimentError, StoppedError
 from experiments.processes import distributed
+from experiments.trackers import process
 
 __all__ = ["CONFIGS", "asks_for_help", "exit_codes", "integers", "main", "parse"]
 
@@ -24,27 +25,28 @@ CONFIGS = Path(__file__).resolve().parent / "configs"
 
 
 def main(
-    run: Callable[[ConfigDict, str, int], object], *, config_file: str, usage: str
+    run: Callable[[ConfigDict, str, int, str], object], *, config_file: str, usage: str
 ) -> NoReturn:
-    """Runs a command, `run(config, workdir, num_devices)`, and exits with its code.
+    """Runs `run(config, workdir, num_devices, tracker)`, and exits with its code.
 
     Args:
-      run: called with the validated configuration, the `--workdir` flag ("" where it
-        was not given) and the `--devices` flag (0 where it was not given), in a process
-        that has joined the others of its job.
+      run: called with the validated configuration and the flags `--workdir` ("" where
+        it was not given), `--devices` (0) and `--tracker` (""), in a process that has
+        joined the others of its job.
       config_file: a file in `experiments/configs/`, the default of `--config`.
       usage: the text of `--help`, before the list of fields.
     """
 
     def start() -> None:
         if asks_for_help(sys.argv):
-            print(f"{usage.strip()}\n\n{distributed.HELP}")
+            print(f"{usage.strip()}\n\n{distributed.HELP}\n\n{process.HELP}")
             print(f"\nFields, with their defaults:\n\n{_fields()}")
             return
-        job, num_devices, rest = distributed.read_flags(sys.argv)
+        tracker, argv = process.read_flag(sys.argv)
+        job, num_devices, rest = distributed.read_flags(argv)
         config, workdir = parse(rest, config_file=config_file)
         distributed.join(job)
-        run(config, workdir, num_devices)
+        run(config, workdir, num_devices, tracker)
 
     distributed.leave(exit_codes(start))
 

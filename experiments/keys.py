@@ -38,6 +38,7 @@ class Stream(Enum):
     RESTORATION = (11, 0)
     RESTORATION_SANDWICH = (11, 1)
     RESTORATION_STEPS = (12,)
+    CODES = (13, 0)
 
 
 def stream_key(stream: Stream, seed: int = 0) -> jax.Array:

@@ -43,6 +43,7 @@ from experiments.reports.sweep import write_sweep_report
 from experiments.storage.workdir import held
 from experiments.sweeps import grid
 from experiments.sweeps.runner import Sweep, default_workdir, train
+from experiments.trackers.process import HELP, copied, read_flag
 
 __all__ = ["main", "parse", "run"]
 
@@ -93,9 +94,9 @@ def parse(argv: Sequence[str], *, num_devices: int = 0) -> Sweep:
     return Sweep(runs, fields, num_lanes, num_devices, workdir)
 
 
-def run(sweep: Sweep, workdir: Path) -> list[dict[str, Any]]:
+def run(sweep: Sweep, workdir: Path, tracker: str = "") -> list[dict[str, Any]]:
     """Trains a sweep and writes its report; returns its rows."""
-    with held(workdir), StopRequest() as stop:
+    with held(workdir), StopRequest() as stop, copied(tracker, workdir):
         count = len(sweep.runs)
         print(f"{count:,} runs over {', '.join(sweep.fields)}; workdir {workdir}")
         rows = train(sweep, workdir, stop)
@@ -105,10 +106,12 @@ def run(sweep: Sweep, workdir: Path) -> list[dict[str, Any]]:
 
 
 def _run(argv: Sequence[str]) -> None:
+    tracker, argv = read_flag(argv)
     job, num_devices, rest = distributed.read_flags(argv)
     sweep = parse(rest, num_devices=num_devices)
     distributed.join(job)
-    rows = run(sweep, Path(sweep.workdir) if sweep.workdir else default_workdir(sweep))
+    workdir = Path(sweep.workdir) if sweep.workdir else default_workdir(sweep)
+    rows = run(sweep, workdir, tracker)
     if all(row["status"] != "done" for row in rows):
         raise DivergenceError(f"all {len(rows):,} runs diverged: smaller step sizes?")
 
@@ -117,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Trains a sweep; returns the exit code."""
     argv = list(sys.argv if argv is None else argv)
     if cli.asks_for_help(argv):
-        print(f"{(__doc__ or '').strip()}\n\n{distributed.HELP}")
+        print(f"{(__doc__ or '').strip()}\n\n{distributed.HELP}\n\n{HELP}")
         return DONE
     return cli.exit_codes(lambda: _run(argv))
 

@@ -4,9 +4,9 @@
 
 It looks at the configuration, the data (their sha256), every checkpoint (the sha256 of
 its files and of its leaves), metrics.jsonl (every line, no gap, the same numbers as in
-the checkpoint), the finished parts of evaluations (the sha256 of each), and the
-results; of a sweep, at its rows and at every run. It changes nothing, and a run may be
-writing at the same time.
+the checkpoint), the finished parts of evaluations (the sha256 of each), exported
+artefacts (the sha256 of each file), and the results; of a sweep, at its rows and at
+every run. It changes nothing, and a run may be writing at the same time.
 
 Exit codes: 0 all is whole; 1 usage, or something is damaged or missing, but there is a
 checkpoint to go on from; 3 there are checkpoints, and none is usable.
@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from experiments import cli
 from experiments.arguments import Parser, directory
+from experiments.artefacts.loader import read_files
 from experiments.data import Dataset
 from experiments.errors import (
     DONE,
@@ -147,6 +148,8 @@ def _verify_run(
     for folder in ("evaluation", "marginal_likelihood/points"):
         for path in sorted((workdir / folder).glob("*.jsonl")):
             look(f"{folder}/{path.name}", partial(_parts, path))
+    if (workdir / "artefacts").is_dir():
+        look("artefacts", lambda: _artefacts(workdir / "artefacts"))
     if (workdir / "results.json").exists():
         look("results.json", lambda: _results(workdir))
     else:
@@ -209,6 +212,11 @@ def _parts(path: Path) -> str:
             "written: those parts are made again"
         )
     return f"{len(parts)} finished parts, each as it was written"
+
+
+def _artefacts(folder: Path) -> str:
+    _, files = read_files(folder)
+    return f"{len(files)} files, each as it was written"
 
 
 def _rows(workdir: Path, num_runs: int) -> str:

@@ -17,6 +17,7 @@ SMALL = {
     "batch_size": 32,
     "optimizer": "adam",
     "eval.num_samples": 10,
+    "eval.probe_points": 0,
     "eval.num_points": 6,
     "eval.batch_size": 3,
 }

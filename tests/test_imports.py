@@ -54,16 +54,23 @@ LAYERS = [
         "sweep",
         "marginal_likelihood",
         "reconstruct",
+        "explore",
+        "export",
         "verify",
+        "encode",
+        "decode",
     },
     {"cli", "single"},
+    {"explorer"},
     {"reports"},
-    {"reproduction", "restoration"},
+    {"trained"},
+    {"reproduction", "restoration", "artefacts"},
     {"sweeps"},
     {"training"},
     {"evaluation"},
     {"program"},
     {"data"},
+    {"trackers"},
     {"storage"},
     {"processes"},
     {"configs"},
@@ -248,7 +255,8 @@ def test_the_commands_are_alone_at_the_top_of_experiments():
     modules = {part(name) for name in top} - folders
     assert modules == {
         "mnist", "frey_face", "paper", "sweep", "marginal_likelihood", "reconstruct",
-        "verify", "cli", "single", "keys", "arguments", "errors",
+        "explore", "export", "verify", "encode", "decode", "cli", "single", "keys",
+        "arguments", "errors",
     }  # fmt: skip
     rooms = {part(name) for name in EXPERIMENTS} - {""}
     assert rooms == set.union(*LAYERS)

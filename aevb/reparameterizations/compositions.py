@@ -69,6 +69,11 @@ class LogNormal(_Positive):
         return self._spread(jnp.exp(self.loc + jnp.exp(2 * self.log_scale) / 2))
 
     @property
+    def variance(self) -> jax.Array:
+        """(exp(scale²) − 1) mean². `[J]`"""
+        return jnp.expm1(self._spread(jnp.exp(2 * self.log_scale))) * self.mean**2
+
+    @property
     def base(self) -> DiagNormal:
         """N(loc, scale²) of log z."""
         return DiagNormal(self._spread(self.loc), self._spread(self.log_scale))
@@ -124,6 +129,11 @@ class Gamma(_Positive):
         return self._spread(self.concentration / self.rate)
 
     @property
+    def variance(self) -> jax.Array:
+        """a / b². `[J]`"""
+        return self.mean / self.rate
+
+    @property
     def base(self) -> LogGamma:
         """The distribution of log z."""
         return LogGamma(self._spread(self.concentration), self._spread(self.rate))
@@ -145,6 +155,11 @@ class ChiSquared(_Positive):
     def mean(self) -> jax.Array:
         """ν. `[J]`"""
         return self._spread(self.df)
+
+    @property
+    def variance(self) -> jax.Array:
+        """2 ν. `[J]`"""
+        return 2 * self.mean
 
     @property
     def base(self) -> LogGamma:
@@ -233,6 +248,12 @@ class Beta(Composition):
         return self._spread(a / (a + b))
 
     @property
+    def variance(self) -> jax.Array:
+        """a b / ((a + b)² (a + b + 1)). `[J]`"""
+        a, b = self.concentration1, self.concentration0
+        return self._spread(a / (a + b) * (b / (a + b)) / (a + b + 1))
+
+    @property
     def base(self) -> LogBetaOdds:
         """The distribution of log z / (1 − z)."""
         a, b = self.concentration1, self.concentration0
@@ -293,6 +314,11 @@ class Dirichlet:
     def mean(self) -> jax.Array:
         """a / Σ a. `[K]`"""
         return self.concentration / jnp.sum(self.concentration)
+
+    @property
+    def variance(self) -> jax.Array:
+        """Of each coordinate: with m the mean, m (1 − m) / (1 + Σ a). `[K]`"""
+        return self.mean * (1 - self.mean) / (1 + jnp.sum(self.concentration))
 
     @property
     def base(self) -> "LogRatios":

@@ -48,6 +48,11 @@ class Exponential(InverseCdf):
         """1 / rate. `[J]`"""
         return self._spread(1 / self.rate)
 
+    @property
+    def variance(self) -> jax.Array:
+        """1 / rate². `[J]`"""
+        return self.mean**2
+
     def quantile_at(self, level: Level) -> jax.Array:
         return -level.log_q / self.rate
 

@@ -48,6 +48,11 @@ class Laplace(_Symmetric):
     loc: jax.Array
     scale: jax.Array
 
+    @property
+    def variance(self) -> jax.Array:
+        """2 s². `[J]`"""
+        return self._spread(2 * jnp.asarray(self.scale) ** 2)
+
     def standard_quantile_at(self, level: Level) -> jax.Array:
         size = -jnp.log(2 * level.tail)
         return jnp.where(level.is_lower, -size, size)
@@ -69,6 +74,11 @@ class Logistic(_Symmetric):
 
     loc: jax.Array
     scale: jax.Array
+
+    @property
+    def variance(self) -> jax.Array:
+        """π² s² / 3. `[J]`"""
+        return self._spread(jnp.pi**2 / 3 * jnp.asarray(self.scale) ** 2)
 
     def standard_quantile_at(self, level: Level) -> jax.Array:
         return level.log_p - level.log_q
@@ -98,6 +108,14 @@ class StudentT(LocationScale):
     def mean(self) -> jax.Array:
         """Loc, or NaN for ν ≤ 1. `[J]`"""
         return self._spread(jnp.where(jnp.asarray(self.df) > 1, self.loc, jnp.nan))
+
+    @property
+    def variance(self) -> jax.Array:
+        """s² ν / (ν − 2); inf for ν ≤ 2, NaN for ν ≤ 1. `[J]`"""
+        df, square = jnp.asarray(self.df), jnp.asarray(self.scale) ** 2
+        variance = square * df / jnp.where(df > 2, df - 2, 1)
+        variance = jnp.where(df > 2, variance, jnp.inf)
+        return self._spread(jnp.where(df > 1, variance, jnp.nan))
 
     def standard_sample(self, key: jax.Array) -> jax.Array:
         normal_key, gamma_key = jax.random.split(key)

@@ -155,6 +155,7 @@ def base() -> ConfigDict:
     config.eval.num_points = 500  # evenly spaced test points for it; 0: all
     config.eval.proxy_samples = 30  # K of all test points, for their mean; 0: no mean
     config.eval.std_error = 0.0  # of that mean, nats: as many random points as it takes
+    config.eval.probe_points = 10_000  # labelled training codes; 0: no probes
     config.eval.chunk_size = 500  # samples of a datapoint at a time
     config.eval.batch_size = 10  # datapoints at a time
     config.eval.precision = "float32"  # of log p(x), AIS and HMC; as `precision`

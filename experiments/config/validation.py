@@ -64,7 +64,12 @@ def _check_ranges(config: ConfigDict) -> None:
         _at_least(config, name, 1)
     for name in ("seed", "epochs", "train_samples", "data.num_train", "data.num_valid"):
         _at_least(config, name, 0)
-    for name in ("eval.num_samples", "eval.num_points", "bias_init_scale"):
+    for name in (
+        "eval.num_samples",
+        "eval.num_points",
+        "eval.probe_points",
+        "bias_init_scale",
+    ):
         _at_least(config, name, 0)
     for name in ("eval.proxy_samples", "eval.std_error"):
         _at_least(config, name, 0)

@@ -13,7 +13,12 @@ import aevb
 from experiments.keys import Stream, stream_key
 from experiments.program import Program
 
-__all__ = ["ACTIVE_THRESHOLD", "BoundEvaluation", "bound_evaluator"]
+__all__ = [
+    "ACTIVE_THRESHOLD",
+    "BoundEvaluation",
+    "bound_evaluator",
+    "datapoint_bound",
+]
 
 # A unit is active where Var_x(E_q[z|x]) > 0.01 (Burda et al.); the prior has 1.
 ACTIVE_THRESHOLD = 0.01
@@ -56,20 +61,13 @@ def bound_evaluator(
       mesh: of the axis "data", over which the datapoints are split; None is one device.
     """
     model = program.model
-    key = stream_key(Stream.BOUND)
 
     def of_points(params: Any, indices: jax.Array, images: jax.Array) -> tuple:
         prior = model.prior(params)
 
         def one(point: tuple[jax.Array, jax.Array]) -> tuple:
             index, image = point
-            x = program.to_input(image)
-            noise = jax.random.fold_in(key, index)
-            weights = program.draw_weights(noise, params)
-            encode = partial(model.encode, weights)
-            decode = partial(model.decode, weights)
-            q: Any = encode(x)
-            bound = _bound(encode, decode, noise, x, prior)
+            bound, q = datapoint_bound(program, params, index, program.to_input(image))
             means, _ = ravel_pytree(q.mean)
             return bound, _kl_per_dim(q, aevb.prior_or_normal(prior, q.mean)), means
 
@@ -107,6 +105,25 @@ def bound_evaluator(
         )
 
     return evaluate
+
+
+def datapoint_bound(
+    program: Program, params: Any, index: jax.Array, x: jax.Array
+) -> tuple[aevb.Elbo, Any]:
+    """The bound of one datapoint, with one noise draw, and q(z|x).
+
+    Args:
+      program: of the run.
+      params: its parameters.
+      index: of the datapoint in its split, which has its noise.
+      x: `[D]`.
+    """
+    key = jax.random.fold_in(stream_key(Stream.BOUND), index)
+    weights = program.draw_weights(key, params)
+    encode = partial(program.model.encode, weights)
+    decode = partial(program.model.decode, weights)
+    prior = program.model.prior(params)
+    return _bound(encode, decode, key, x, prior), encode(x)
 
 
 def _bound(

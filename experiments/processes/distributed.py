@@ -41,8 +41,7 @@ __all__ = [
 
 T = TypeVar("T")
 HELP = """\
-Several devices, several processes (README, "On a TPU pod / on a cluster"); each process
-has the same command:
+Several devices, several processes (docs/cluster.md); each process has the same command:
 
     --devices=N                of all processes. Not given: all of them, but for one run
                                in a single process its first device

@@ -26,6 +26,7 @@ __all__ = [
     "Program",
     "binarize",
     "build",
+    "drawn_once",
     "hyperparameters",
     "initial_state",
     "load_dataset",
@@ -207,6 +208,26 @@ def initial_state(
     """The state before the first step; everything may be traced."""
     params = program.init(initial_key(seed))
     return program.algorithm(hyperparameters).init(params)
+
+
+def drawn_once(
+    config: ConfigDict, program: Program, index: jax.Array, image: jax.Array
+) -> jax.Array:
+    """A training image as the model sees it; pixels of dynamic ones are drawn once.
+
+    Args:
+      config: of the run.
+      program: of the run.
+      index: of the image among the training images.
+      image: `[D]` of `program.train`.
+
+    Returns:
+      x `[D]`.
+    """
+    if config.data.binarization == "dynamic":
+        key = jax.random.fold_in(stream_key(Stream.TRAIN_PIXELS), index)
+        image = binarize(key, image, config.data.scale)
+    return program.to_input(image)
 
 
 def binarize(key: jax.Array, x: jax.Array, scale: int = 255) -> jax.Array:

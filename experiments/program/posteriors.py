@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 import aevb
 
-__all__ = ["Family", "family_of"]
+__all__ = ["Family", "closed_form_std", "family_of", "prior_shape"]
 
 
 class Family(NamedTuple):
@@ -36,10 +36,14 @@ class Family(NamedTuple):
     scale: float = 1.0
 
 
+def prior_shape(config: ConfigDict) -> float:
+    """The shape of the prior: a concentration, or degrees of freedom."""
+    return config.prior_shape or (5.0 if config.posterior == "student_t" else 1.0)
+
+
 def family_of(config: ConfigDict) -> Family:
     """The family of a validated configuration."""
-    default = 5.0 if config.posterior == "student_t" else 1.0
-    return _FAMILIES[config.posterior](config.prior_shape or default, config.latent_dim)
+    return _FAMILIES[config.posterior](prior_shape(config), config.latent_dim)
 
 
 def _normal(shape: float, dim: int) -> Family:
@@ -160,3 +164,16 @@ _FAMILIES: dict[str, Callable[[float, int], Family]] = {
     "kumaraswamy": _kumaraswamy,
     "dirichlet": _dirichlet,
 }
+
+
+def closed_form_std(distribution: Any) -> jax.Array | None:
+    """The standard deviation of a distribution; None where it has no closed form.
+
+    >>> closed_form_std(aevb.DiagNormal(jnp.zeros(1), jnp.zeros(1)))
+    Array([1.], dtype=float32)
+    """
+    if isinstance(distribution, aevb.DiagNormal):
+        return jnp.exp(distribution.log_scale)
+    if hasattr(distribution, "variance"):
+        return jnp.sqrt(distribution.variance)
+    return None

@@ -20,7 +20,7 @@ from experiments.reports.style import (
     save_png,
 )
 
-__all__ = ["latent_space"]
+__all__ = ["latent_space", "principal_axes"]
 
 
 def latent_space(
@@ -91,21 +91,38 @@ def latent_space(
     return save_png(figure, path)
 
 
+def principal_axes(points: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The directions in which points vary most, and how much.
+
+    >>> axes, variances = principal_axes([[0.0, -2.0], [0.0, 2.0]])
+    >>> axes.tolist(), variances.tolist()
+    ([[0.0, 1.0], [1.0, 0.0]], [4.0, 0.0])
+
+    Args:
+      points: [n, J].
+
+    Returns:
+      [J, J] an axis a row, of length 1, its largest entry positive: an axis has no sign
+      of its own; and [J] the variance along each, in descending order.
+    """
+    centred = np.asarray(points, float)
+    centred = centred - centred.mean(axis=0)
+    axes, variances, _ = np.linalg.svd(centred.T @ centred / len(centred))
+    largest = np.abs(axes).argmax(axis=0)
+    signs = np.sign(axes[largest, np.arange(len(axes))])
+    return (axes * signs).T, variances
+
+
 def _plane(means: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, str]]:
     if means.shape[1] == 2:
         return means, ("posterior mean of z$_1$", "posterior mean of z$_2$")
-    centred = means - means.mean(axis=0)
-    components, variances, _ = np.linalg.svd(centred.T @ centred)
-    components = components[:, :2]
-    # A component has no sign of its own: its largest entry is made positive.
-    largest = np.abs(components).argmax(axis=0)
-    components = components * np.sign(components[largest, [0, 1]])
+    axes, variances = principal_axes(means)
     shares = 100 * variances / max(variances.sum(), np.finfo(float).tiny)
     first, second = (
         f"principal component {i + 1} of {means.shape[1]}, {shares[i]:.0f}% of variance"
         for i in range(2)
     )
-    return centred @ components, (first, second)
+    return (means - means.mean(axis=0)) @ axes[:2].T, (first, second)
 
 
 def _name_classes(

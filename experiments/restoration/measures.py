@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import aevb
 from experiments.evaluation.annealing import prior_of
@@ -19,6 +20,7 @@ __all__ = [
     "PICTURES",
     "Bundle",
     "Model",
+    "average_pixels",
     "find_restoring_steps",
     "measures",
     "method_estimator",
@@ -72,6 +74,29 @@ class Bundle(NamedTuple):
     train: Any
     step_sizes: Any
     whole_step_sizes: Any
+
+
+def average_pixels(train: np.ndarray, scale: int, *, binary: bool) -> Any:
+    """p(x) with independent pixels, of the training images.
+
+    Args:
+      train: `[N, D]` bytes.
+      scale: of the bytes.
+      binary: whether pixels are binary.
+
+    Returns:
+      A `Bernoulli` or a `DiagNormal`, `[D]`.
+    """
+    mean = train.mean(axis=0, dtype=np.float64) / scale
+    if binary:
+        # Clipped as in Burda et al.'s code: some pixels are 0 in every image.
+        mean = np.clip(mean, 1e-3, 1 - 1e-3)
+        logits = np.log(mean) - np.log1p(-mean)
+        return aevb.Bernoulli(jnp.asarray(logits, jnp.float32))
+    spread = np.maximum(train.std(axis=0, dtype=np.float64) / scale, 0.01)
+    return aevb.DiagNormal(
+        jnp.asarray(mean, jnp.float32), jnp.asarray(np.log(spread), jnp.float32)
+    )
 
 
 def problem_of(

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import aevb
 from experiments.data.pictures import read_pictures
 from experiments.evaluation.annealing import AnnealingPath, annealed, find_step_sizes
 from experiments.evaluation.kinds import Estimator, Kind
@@ -30,6 +29,7 @@ from experiments.restoration.measures import (
     PICTURES,
     Bundle,
     Model,
+    average_pixels,
     find_restoring_steps,
     method_estimator,
     sandwich_estimator,
@@ -294,19 +294,8 @@ class _Measuring:
 
     @cached_property
     def _average(self) -> Any:
-        """p(x) with independent pixels, of the training images."""
-        images = self._opened.program.train
-        scale = self._model.scale
-        mean = images.mean(axis=0, dtype=np.float64) / scale
-        if self._model.binary:
-            # Clipped as in Burda et al.'s code: some pixels are 0 in every image.
-            mean = np.clip(mean, 1e-3, 1 - 1e-3)
-            logits = np.log(mean) - np.log1p(-mean)
-            return aevb.Bernoulli(jnp.asarray(logits, jnp.float32))
-        spread = np.maximum(images.std(axis=0, dtype=np.float64) / scale, 0.01)
-        return aevb.DiagNormal(
-            jnp.asarray(mean, jnp.float32), jnp.asarray(np.log(spread), jnp.float32)
-        )
+        train = self._opened.program.train
+        return average_pixels(train, self._model.scale, binary=self._model.binary)
 
     @cached_property
     def _whole_path(self) -> AnnealingPath:

@@ -12,9 +12,13 @@ from typing import Any
 
 import jax
 
+import aevb
+
 __all__ = ["code_sha256", "make_manifest", "tree_sha256"]
 
 _ROOT = Path(__file__).resolve().parents[2]
+# What makes no number.
+_NO_NUMBERS = ("experiments/reports/", "experiments/trackers/")
 
 # What decides the bits of a run, beside its configuration and data.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -34,6 +38,7 @@ def make_manifest() -> dict[str, Any]:
         "packages": {name: metadata.version(name) for name in _PACKAGES},
         "platform": device.platform,
         "python": platform.python_version(),
+        "version": aevb.__version__,
         "x64": bool(jax.config.read("jax_enable_x64")),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
@@ -44,7 +49,7 @@ def code_sha256() -> str:
     """The sha256 of the code that numbers come from, as it is on the disk.
 
     That is every module of `aevb` and of `experiments`, in whatever folder, but for
-    `experiments.reports`, which only shows numbers.
+    `experiments.reports` and `experiments.trackers`, which only show and copy numbers.
     """
     return tree_sha256(_ROOT)
 
@@ -55,7 +60,7 @@ def tree_sha256(root: Path) -> str:
     for package in ("aevb", "experiments"):
         for file in sorted((root / package).rglob("*.py")):
             name = file.relative_to(root).as_posix()
-            if not name.startswith("experiments/reports/"):
+            if not name.startswith(_NO_NUMBERS):
                 total.update(f"{name} {file.stat().st_size}\n".encode())
                 total.update(file.read_bytes())
     return total.hexdigest()

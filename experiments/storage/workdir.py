@@ -6,6 +6,7 @@ metrics.jsonl   one JSON object a line, one line an epoch; no clock in it
 events/         TensorBoard
 evaluation/     the finished parts of the final evaluation
 checkpoints/    the state of training (`experiments.storage.checkpoints`)
+tracker/        what a tracker has of the run (`experiments.trackers`)
 
 Only process 0 of a job of several writes.
 """

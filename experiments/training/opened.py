@@ -52,6 +52,7 @@ def load_run(
       DataError: the data cannot be read.
       CheckpointError: there is no usable checkpoint, or not the one that was asked for.
     """
+    _check_is_run(workdir)
     config = read_config(workdir, data_path=data_path)
     dataset = load_dataset(config)
     expected = read_json(workdir / "run.json").get("data_sha256")
@@ -72,3 +73,18 @@ def load_run(
         if best is not None:
             found = checkpoints.read(like, best)
     return Opened(config, dataset, program, found.state.params, found.step)
+
+
+def _check_is_run(workdir: Path) -> None:
+    if (workdir / "sweep.json").exists():
+        names = sorted(path.name for path in (workdir / "runs").glob("*"))
+        shown = ", ".join(names[:3]) + (", ..." if names[3:] else "")
+        raise WorkdirError(
+            f"{workdir} is a sweep of {len(names)} finished runs, expected one run: "
+            f"give {workdir / 'runs'}/NAME, with one of {shown or '(none yet)'}"
+        )
+    if not (workdir / "config.json").exists():
+        raise WorkdirError(
+            f"{workdir} holds no run, expected a folder with a config.json: give the "
+            "--workdir of python -m experiments.mnist"
+        )

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from experiments.errors import ConfigError, WorkdirError
 from experiments.evaluation.bounds import bound_evaluator
 from experiments.evaluation.points import stop_together
+from experiments.evaluation.probes import probe_codes
 from experiments.evaluation.sampled import SampledLikelihood, log_likelihood
 from experiments.processes import distributed
 from experiments.processes.interruption import StopRequest
@@ -135,6 +136,12 @@ def run(
             mesh,
             print_points,
         )
+    probes = None
+    if test is not None:
+        host = jax.device_get(trained.params)
+        probes = distributed.on_writer(
+            lambda: probe_codes(config, program, host, dataset, test.means)
+        )
     return Result(
         config,
         dataset,
@@ -143,6 +150,7 @@ def run(
         trained.lines,
         test,
         likelihood,
+        probes,
         _timings(config, program, trained, likelihood, workdir, started),
     )
 

@@ -37,7 +37,7 @@ def run(workdir: Path, **changes: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Path, Result]:
+def finished(tmp_path_factory, drawn) -> tuple[Path, Result]:
     import jax
 
     workdir = tmp_path_factory.mktemp("runs") / "finished"

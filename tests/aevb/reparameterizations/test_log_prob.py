@@ -105,6 +105,20 @@ def test_the_mean_is_that_of_scipy(name, float64):
 
 
 @each_family
+def test_the_variance_is_that_of_scipy(name, float64):
+    case = CASES[name]
+    if not hasattr(type(case.family()), "variance"):
+        return
+    truth = np.broadcast_to(case.frozen().var(), case.family().shape)
+    variance = jax.jit(lambda family: family.variance)
+    np.testing.assert_allclose(variance(case.family()), truth, rtol=1e-7)
+    variances = variance(case.family(np.float32))
+    assert variances.dtype == np.float32
+    is_small = ~(np.abs(truth) > 1e35)
+    np.testing.assert_allclose(variances[is_small], truth[is_small], rtol=2e-5)
+
+
+@each_family
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_dtype_and_the_shape_are_those_of_the_parameters(name, dtype, float64):
     family = CASES[name].family(np.dtype(dtype))
@@ -155,6 +169,7 @@ class TestDirichlet:
         truth = st.dirichlet(self.a)
         np.testing.assert_allclose(q.log_prob(z), truth.logpdf(z), rtol=1e-12)
         np.testing.assert_allclose(q.mean, truth.mean(), rtol=1e-14)
+        np.testing.assert_allclose(q.variance, truth.var(), rtol=1e-12)
         # The logarithms of ratios: the density over z's first coordinates, times Π z.
         y = q.transform.inverse(z)
         value = rep.LogRatios(jnp.asarray(self.a)).log_prob(y) - np.log(z).sum()

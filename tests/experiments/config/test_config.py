@@ -240,6 +240,7 @@ class Seen(NamedTuple):
     kept: list[int]
     indices: list[int]
     log_likelihood: list[float]
+    probes: Any
     whole: list[float] | None
     programs: list[str]
 
@@ -275,6 +276,7 @@ def see(cache: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., S
             kept=Checkpoints(workdir).steps(),
             indices=found.likelihood.points.indices.tolist(),
             log_likelihood=found.likelihood.points.values["log_likelihood"].tolist(),
+            probes=found.probes,
             whole=whole and [float(number) for number in whole],
             programs=programs,
         )
@@ -291,6 +293,7 @@ LOOKS: dict[str, tuple[object, set[str]]] = {
     "eval.num_samples": (11, {"log_likelihood", "programs"}),
     "eval.num_points": (5, {"indices", "log_likelihood"}),
     "eval.proxy_samples": (3, {"whole", "programs"}),
+    "eval.probe_points": (50, {"probes"}),
     "eval.std_error": (30.0, {"indices", "log_likelihood", "whole"}),
     "eval.chunk_size": (4, {"programs"}),
     "eval.batch_size": (2, {"programs"}),

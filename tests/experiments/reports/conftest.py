@@ -9,6 +9,11 @@ from PIL import Image
 Draw = Callable[[Path], Path]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def every_picture_is_drawn(drawn: None) -> None:
+    pass
+
+
 @pytest.fixture
 def check_picture(tmp_path: Path) -> Callable[[Draw, tuple[int, int]], None]:
     """Draws a picture twice: a small PNG of the size, the same bytes, no leftovers."""

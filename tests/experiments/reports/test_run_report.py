@@ -11,6 +11,7 @@ from configurations import small
 
 import aevb
 from experiments.evaluation.bounds import BoundEvaluation
+from experiments.evaluation.probes import Probes
 from experiments.reports.run import _prior_samples, write_run_report
 from experiments.training.result import Result
 
@@ -53,6 +54,7 @@ def a_result(prior=None, **changes) -> Result:
         metrics=lines,
         test=test,
         likelihood=None,
+        probes=Probes(0.9, 0.95, 100, 400),
         timings={"total_seconds": 2.0},
     )
 
@@ -67,7 +69,10 @@ def test_the_page_says_at_which_precision_its_numbers_were_computed(tmp_path):
     changes = {"precision": "bfloat16", "eval.precision": "float32"}
     page, _ = write(a_result(**changes), tmp_path)
     assert "bfloat16 in training and in the bound, float32 in log p(x)" in page
-    assert json.loads((tmp_path / "results.json").read_text())["test_bound"] == -1
+    numbers = json.loads((tmp_path / "results.json").read_text())
+    assert numbers["test_bound"] == -1
+    assert numbers["probes"]["nearest"] == 0.95
+    assert "90.0 ± 1.5" in page  # of 400 test images
 
 
 def test_the_manifold_is_drawn_of_the_standard_normal_in_two_dimensions(tmp_path):

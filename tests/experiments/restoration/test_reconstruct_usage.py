@@ -64,7 +64,7 @@ def test_a_workdir_that_is_none_is_refused(workdir, tmp_path, capsys):
     none = command(tmp_path / "none", tmp_path / "out")
     assert "none is not a directory" in refused(capsys, none)
     empty = command(tmp_path, tmp_path / "out")
-    assert "config.json cannot be read" in refused(capsys, empty)
+    assert "holds no run" in refused(capsys, empty)
     assert "no checkpoint" in refused(
         capsys, [*command(workdir, tmp_path / "out"), "--step=3"], 3
     )

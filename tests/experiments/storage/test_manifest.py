@@ -54,8 +54,9 @@ def test_a_renamed_or_new_module_is_another_sum(copy):
     assert len(sums) == 3
 
 
-def test_reports_make_no_numbers(copy):
+@pytest.mark.parametrize("name", ["reports/page.py", "trackers/copies.py"])
+def test_reports_and_trackers_make_no_numbers(name, copy):
     before = tree_sha256(copy)
-    with (copy / "experiments" / "reports" / "page.py").open("ab") as file:
+    with (copy / "experiments" / name).open("ab") as file:
         file.write(b"# one more\n")
     assert tree_sha256(copy) == before

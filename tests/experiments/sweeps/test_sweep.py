@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tracked
 from configurations import flags, small
 from jax import export
 
@@ -21,6 +22,7 @@ from experiments.program import build
 from experiments.storage.checkpoints import Checkpoints
 from experiments.sweeps import grid, lanes, sizing
 from experiments.sweeps.runner import Sweep, train
+from experiments.trackers.process import copied
 from experiments.training import epochs
 from experiments.training.loop import start
 from experiments.training.opened import load_run
@@ -280,7 +282,7 @@ def numbers(rows: list[dict]) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, cache) -> tuple[Path, list[dict]]:
+def finished(tmp_path_factory, cache, drawn) -> tuple[Path, list[dict]]:
     from experiments.reports.sweep import write_sweep_report
 
     workdir = tmp_path_factory.mktemp("sweep") / "whole"
@@ -326,6 +328,25 @@ def test_every_run_opens_as_a_single_run_does(finished):
         assert json.loads(lines[-1])["valid/bound"] == row["valid_bound"]
 
 
+def test_a_tracker_gets_every_run(finished, fake, tmp_path):
+    workdir, rows = finished
+    folder = shutil.copytree(workdir, tmp_path / "grid")
+    with copied("wandb", folder):
+        pass
+    calls = fake.calls("init")
+    assert [call[2]["name"] for call in calls] == [row["run"] for row in rows]
+    assert {call[2]["group"] for call in calls} == {"grid"}
+    folders = [folder / "runs" / row["run"] for row in rows]
+    assert fake.rows() == [line for own in folders for line in tracked.lines(own)]
+    summaries = [summary for _, _, summary in fake.calls("summary")]
+    bounds = [summary["results/log_likelihood"] for summary in summaries]
+    assert bounds == [row["log_likelihood"] for row in rows]
+    before = fake.calls()
+    with copied("wandb", folder):
+        pass
+    assert fake.calls() == before
+
+
 def test_a_run_of_a_sweep_is_finished_by_the_single_program(finished, tmp_path, capsys):
     workdir, rows = finished
     folder = tmp_path / "copy"
@@ -353,11 +374,6 @@ def test_interrupted_it_goes_on_to_the_same_table(
         assert numbers(rows) == numbers(finished[1])
     assert_same_table(rows, finished[1])
     assert not (tmp_path / "lanes").exists()
-
-
-def test_eight_devices_have_the_table_of_one(finished, tmp_path, assert_same_table):
-    rows = whole(tmp_path, StopRequest(), num_devices=8)
-    assert_same_table(rows, finished[1])
 
 
 def test_another_sweep_in_the_workdir_is_refused(finished, tmp_path):

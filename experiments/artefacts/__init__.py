@@ -1,0 +1,1 @@
+"""A trained run as `jax.export` artefacts, which run without this code."""

@@ -1,0 +1,1 @@
+"""One HTML page on which a trained run is explored: its networks run in the browser."""
