@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -31,8 +32,13 @@ import pytest
 from jax._src.interpreters import mlir
 
 # A context of MLIR takes as long to make and to free as a small program to lower: a
-# tenth of the suite's time. Only JAX's own modules go in, so that one serves them all.
-mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+# tenth of the suite's time. One serves many, as only JAX's own modules go in. It keeps
+# their constants, so it does not serve all.
+_PROGRAMS_A_CONTEXT = 200
+_make_context = mlir.make_ir_context
+_context = functools.lru_cache(maxsize=1)(lambda _: _make_context())
+_number = itertools.count()
+mlir.make_ir_context = lambda: _context(next(_number) // _PROGRAMS_A_CONTEXT)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
