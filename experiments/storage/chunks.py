@@ -22,6 +22,9 @@ class Chunks:
 
     A chunk that is damaged, or of other work, is not there.
 
+    Attributes:
+      folder: of the chunks, and of what is made of them until it is whole.
+
     >>> import tempfile
     >>> chunks = Chunks(Path(tempfile.mkdtemp()), {"step": 10})
     >>> chunks.put(0, {"mean": np.zeros((2, 3))})
@@ -38,7 +41,7 @@ class Chunks:
           folder: of the chunks; made when the first is put.
           identity: JSON that tells the work from other work.
         """
-        self._folder, self._work = folder, json_digest(identity)[:16]
+        self.folder, self._work = folder, json_digest(identity)[:16]
 
     def put(self, number: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Keeps a chunk; it is on the disk when this returns."""
@@ -49,7 +52,7 @@ class Chunks:
 
     def get(self, number: int) -> dict[str, np.ndarray] | None:
         """The arrays of a chunk, or None."""
-        for path in self._folder.glob(f"{self._work}-{number:06d}-*.npz"):
+        for path in self.folder.glob(f"{self._work}-{number:06d}-*.npz"):
             content = path.read_bytes()
             if path == self._path(number, hashlib.sha256(content)):
                 with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
@@ -58,10 +61,10 @@ class Chunks:
 
     def remove(self) -> None:
         """Removes the folder: what it had is in the file that was made of it."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, number: int, digest: Any) -> Path:
-        return self._folder / f"{self._work}-{number:06d}-{digest.hexdigest()[:32]}.npz"
+        return self.folder / f"{self._work}-{number:06d}-{digest.hexdigest()[:32]}.npz"
 
 
 def write_npz(

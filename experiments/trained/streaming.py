@@ -73,15 +73,16 @@ def write_rows(
             f"{' or '.join(SUFFIXES)}"
         )
     about = {**rows.about, "identity": json_digest(rows.identity)}
+    identity = {**rows.identity, "chunk_size": chunk_size}
+    chunks = Chunks(output.with_name(f"{output.name}.chunks"), identity)
     if output.exists():
         if _about(output) == about:
+            chunks.remove()  # of a process that was killed before it could
             return False
         raise DataError(
             f"{output} is there, and is of another run, checkpoint, input or option: "
             "give another --output, or remove it"
         )
-    identity = {**rows.identity, "chunk_size": chunk_size}
-    chunks = Chunks(output.with_name(f"{output.name}.chunks"), identity)
     firsts = range(0, rows.num, chunk_size)
     for number, first in enumerate(firsts):
         if chunks.get(number) is None:
@@ -101,17 +102,19 @@ def write_rows(
             )
         return found
 
-    output.parent.mkdir(parents=True, exist_ok=True)
+    # What a kill leaves of it goes with the chunks.
+    unfinished = chunks.folder / f"whole{output.suffix}"
     if output.suffix == ".npz":
         arrays = {
             name: (value.dtype, (rows.num, *value.shape[1:]))
             for name, value in chunk(0).items()
         }
         text = np.array(json.dumps(about, sort_keys=True))
-        write_npz(output, arrays, chunk, len(firsts), about=text)
+        write_npz(unfinished, arrays, chunk, len(firsts), about=text)
     else:
         pieces = (chunk(number) for number in range(len(firsts)))
-        write_parquet(output, pieces, about)
+        write_parquet(unfinished, pieces, about)
+    unfinished.replace(output)
     chunks.remove()
     return True
 

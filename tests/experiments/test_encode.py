@@ -1,6 +1,9 @@
 """`experiments.encode` and `experiments.decode`: what is in the files, and resuming."""
 
+import multiprocessing
+import os
 import shutil
+import signal
 
 import jax
 import numpy as np
@@ -11,6 +14,7 @@ from configurations import small
 from experiments import decode, encode, mnist
 from experiments.errors import DONE, STOPPED, USAGE
 from experiments.processes import interruption
+from experiments.storage.chunks import Chunks
 from experiments.storage.parquet import write_parquet
 from experiments.trained import open_run, streaming
 
@@ -110,6 +114,48 @@ def test_a_stopped_command_goes_on_to_the_same_file(
     # Where chunks end changes no value.
     for name, value in arrays(codes).items():
         np.testing.assert_array_equal(arrays(path)[name], value)
+
+
+def _killed(where: str, cache: str, *arguments: str) -> None:
+    """A process that is gone: a chunk is kept, the file half made, or made."""
+
+    def kill(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def write(path, shapes, chunk, num, **others):
+        write_npz(path, shapes, lambda i: kill() if i else chunk(i), num, **others)
+
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_num_cpu_devices", 8)  # part of a compiled program's name
+    put, write_npz = Chunks.put, streaming.write_npz
+    if where == "chunk":
+        Chunks.put = lambda *of: kill(put(*of))
+    elif where == "file":
+        streaming.write_npz = write
+    else:
+        Chunks.remove = kill
+    encode.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("where", "num_chunks"), [("chunk", 1), ("file", 3), ("end", 3)]
+)
+def test_after_kill_9_the_same_command_makes_the_same_file(
+    where, num_chunks, workdir, codes, cache, tmp_path
+):
+    path = tmp_path / "codes.npz"
+    arguments = f"--workdir={workdir}", f"--output={path}", "--draws=2"
+    processes = multiprocessing.get_context("spawn")
+    process = processes.Process(target=_killed, args=(where, cache, *arguments))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    chunks = list(path.with_name("codes.npz.chunks").glob("*-00000?-*.npz"))
+    assert len(chunks) == num_chunks
+    assert path.exists() == (where == "end")
+    assert encode.main(arguments) == DONE
+    assert path.read_bytes() == codes.read_bytes()
+    assert [file.name for file in tmp_path.iterdir()] == ["codes.npz"]
 
 
 def test_what_is_there_is_not_done_again_nor_written_over(
