@@ -20,12 +20,6 @@ if not os.environ.get("AEVB_TEST_DEFAULT_FLAGS"):
     if version("jaxlib").startswith("0.10."):
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
-# glibc gives freed memory back to the system, and asks for it again: 6 % of the time of
-# the processes that this one starts, which are the workers.
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**29))
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**28))
-os.environ.setdefault("MALLOC_TOP_PAD_", str(2**24))
-
 import jax
 import numpy as np
 import pytest
