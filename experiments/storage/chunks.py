@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.storage.atomic import write_atomically
+from experiments.storage.atomic import replacing, write_atomically
 from experiments.storage.digests import json_digest
 
 __all__ = ["Chunks", "write_npz"]
@@ -85,28 +84,20 @@ def write_npz(
       num_chunks: how many there are.
       **others: small arrays, written as they are.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
-            for name, value in others.items():
-                with archive.open(_member(name), "w") as member:
-                    np.lib.format.write_array(member, value, allow_pickle=False)
-            for name, (dtype, shape) in arrays.items():
-                with archive.open(_member(name), "w", force_zip64=True) as member:
-                    header = {
-                        "descr": np.lib.format.dtype_to_descr(dtype),
-                        "fortran_order": False,
-                        "shape": shape,
-                    }
-                    np.lib.format.write_array_header_1_0(member, header)
-                    for i in range(num_chunks):
-                        member.write(np.ascontiguousarray(chunk(i)[name]).tobytes())
-            archive.close()
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, value in others.items():
+            with archive.open(_member(name), "w") as member:
+                np.lib.format.write_array(member, value, allow_pickle=False)
+        for name, (dtype, shape) in arrays.items():
+            with archive.open(_member(name), "w", force_zip64=True) as member:
+                header = {
+                    "descr": np.lib.format.dtype_to_descr(dtype),
+                    "fortran_order": False,
+                    "shape": shape,
+                }
+                np.lib.format.write_array_header_1_0(member, header)
+                for i in range(num_chunks):
+                    member.write(np.ascontiguousarray(chunk(i)[name]).tobytes())
 
 
 def _member(name: str) -> zipfile.ZipInfo:

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from experiments.storage.atomic import replacing
+
 __all__ = ["column_names", "read_about", "read_column", "write_parquet"]
 
 
@@ -21,8 +23,9 @@ def write_parquet(
 
     Args:
       output: the file.
-      pieces: `{name: [rows, ...]}`, of the same names, types and shapes but for rows.
-        A column has numbers, or lists of fixed length, row-major where nested.
+      pieces: one or more `{name: [rows, ...]}`, of the same names, types and shapes but
+        for rows. A column has numbers, or lists of fixed length, row-major where
+        nested.
       about: JSON; the file's metadata "about".
     """
 
@@ -32,20 +35,16 @@ def write_parquet(
             array = pa.FixedSizeListArray.from_arrays(array, length)
         return array
 
-    temporary = output.with_name(f".{output.name}.tmp")
+    def table(arrays: Mapping[str, np.ndarray]) -> pa.Table:
+        columns = {name: column(values) for name, values in arrays.items()}
+        return pa.table(columns).replace_schema_metadata(metadata)
+
     metadata = {"about": json.dumps(about, sort_keys=True)}
-    writer = None
-    try:
+    first = table(next(pieces))
+    with replacing(output) as file, pq.ParquetWriter(file, first.schema) as writer:
+        writer.write_table(first)
         for arrays in pieces:
-            columns = {name: column(values) for name, values in arrays.items()}
-            table = pa.table(columns).replace_schema_metadata(metadata)
-            writer = writer or pq.ParquetWriter(temporary, table.schema)
-            writer.write_table(table)
-        if writer is not None:
-            writer.close()
-            temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+            writer.write_table(table(arrays))
 
 
 def read_about(file: Path) -> Any:

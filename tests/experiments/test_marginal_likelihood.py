@@ -14,7 +14,7 @@ from experiments.processes.interruption import StopRequest
 from experiments.training.opened import load_run
 
 # optax.nadam raises a float to an integer power.
-pytestmark = pytest.mark.usefixtures("cache", "standard_promotion")
+pytestmark = pytest.mark.usefixtures("cache", "drawn", "standard_promotion")
 
 _QUICK = {
     "--num-points": 6,

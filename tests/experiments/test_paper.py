@@ -19,7 +19,7 @@ from experiments.reproduction.outcome import collect
 from experiments.reproduction.protocol import Panel
 
 pytestmark = [
-    pytest.mark.usefixtures("cache"),
+    pytest.mark.usefixtures("cache", "drawn"),
     # optax.adam raises a float to an integer power.
     pytest.mark.usefixtures("standard_promotion"),
 ]

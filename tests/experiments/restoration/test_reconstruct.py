@@ -26,7 +26,7 @@ from experiments import reconstruct
 from experiments.reports.restoration import METHODS
 
 # optax.nadam raises a float to an integer power.
-pytestmark = pytest.mark.usefixtures("cache", "standard_promotion")
+pytestmark = pytest.mark.usefixtures("cache", "drawn", "standard_promotion")
 
 
 @pytest.fixture(scope="module")

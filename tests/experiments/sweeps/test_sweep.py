@@ -376,6 +376,11 @@ def test_interrupted_it_goes_on_to_the_same_table(
     assert not (tmp_path / "lanes").exists()
 
 
+def test_eight_devices_have_the_table_of_one(finished, tmp_path, assert_same_table):
+    rows = whole(tmp_path, StopRequest(), num_devices=8)
+    assert_same_table(rows, finished[1])
+
+
 def test_another_sweep_in_the_workdir_is_refused(finished, tmp_path):
     workdir = shutil.copytree(finished[0], tmp_path / "copy")
     with pytest.raises(WorkdirError, match="another sweep, of 8 runs over"):
